@@ -1,0 +1,47 @@
+"""attngen: a few lines of maths in, one readable file of attention kernels out."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from attngen.errors import AttnGenError
+from attngen.finder import install
+
+if TYPE_CHECKING:
+    from attngen.ir.types import Scalar
+    from attngen.variant import Variant
+
+__version__ = "0.1.0"
+__all__ = ["AttnGenError", "Variant", "__version__", "compile", "install", "load"]
+
+
+def load(
+    path_or_zoo_name: str | os.PathLike[str], *, backend: str = "auto", math: str = "approx", **consts: Scalar
+) -> Variant:
+    """Build the variant of a spec file or of the zoo, or take it from the cache.
+
+    A name with a separator or ending in ``.attn`` is a path; anything else a zoo name. ``consts`` override the
+    spec's. ``math="exact"`` forgoes the approximate tanh of 16-bit tensors. What is built, and where, is logged
+    by the logger "attngen". Raises AttnGenError.
+    """
+    from attngen.spec_file import find_spec
+    from attngen.variant import build_variant
+
+    return build_variant(find_spec(path_or_zoo_name), overrides=consts, backend=backend, math=math)
+
+
+def compile(text: str, *, backend: str = "auto", math: str = "approx", **consts: Scalar) -> Variant:
+    """Build the variant that a spec's text describes. The rest as for ``load``."""
+    from attngen.source import Source
+    from attngen.variant import build_variant
+
+    return build_variant(Source(text), overrides=consts, backend=backend, math=math)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Variant":  # loads torch, so only on demand
+        from attngen.variant import Variant
+
+        return Variant
+    raise AttributeError(f"module 'attngen' has no attribute {name!r}")

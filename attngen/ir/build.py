@@ -1,0 +1,829 @@
+"""AST → IR: names and types.
+
+    const n: int = 8
+    let near = dist < 2 * n          →   mask: (and (<= 0 (- pos k)) (< (- pos k) 16))
+    mask = causal and near
+
+Consts become their values, lets and defs what they stand for. Every mistake of the file is collected, each
+with the place of the smallest expression that is wrong, and raised together; a passed bound stops at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+
+from attngen import resources
+from attngen.errors import (
+    AttnGenError,
+    SpecErrors,
+    SpecLimitError,
+    SpecNameError,
+    SpecTypeError,
+    SpecValueError,
+)
+from attngen.ir import operators as ops
+from attngen.ir.fold import INT32, FoldError, check, folded
+from attngen.ir.nodes import (
+    POSITIONS,
+    SCORE,
+    SIZES,
+    TRUE,
+    AttentionIR,
+    Expr,
+    Input,
+    Op,
+    Param,
+    const,
+    load,
+    param,
+    postorder,
+    size,
+    word,
+)
+from attngen.ir.operators import BUILTINS, Mistake
+from attngen.ir.scope import (
+    CALL_NAMES,
+    DIST,
+    LOAD_NAMES,
+    WORDS,
+    Entity,
+    Frame,
+    Function,
+    Tensor,
+    Value,
+    kind_of,
+    reserved,
+    unusable,
+)
+from attngen.ir.types import DTYPES, Scalar, Type, type_of
+from attngen.ir.verify import MAX_NODES, verify
+from attngen.source import Source, Span
+from attngen.syntax import ast
+from attngen.syntax.parse import CLAUSES, parse_statements
+
+MAX_STEPS = 50_000
+MAX_DIM = 2**30
+
+DEFAULT_SCALE = folded(Op.DIV, const(1.0), folded(Op.SQRT, folded(Op.TO_FLOAT, word("head_dim"))))
+
+_HEAD_WORDS = ("b", "h", "h_kv")
+_COMBINE = {
+    "scale": "multiply them: scale = a * b",
+    "mask": "combine them with 'and': mask = a and b",
+    "sink": "combine them: sink = log(exp(a) + exp(b))",
+    "dropout": "combine them: dropout = 1 - (1 - a) * (1 - b)",
+}
+
+
+def build(spec: ast.Spec, source: Source, overrides: Mapping[str, Scalar] | None = None) -> AttentionIR:
+    """The typed IR of ``spec``; ``overrides`` replace the values of its consts.
+
+    Raises one of SpecNameError, SpecTypeError, SpecValueError and SpecLimitError, or SpecErrors with all of
+    them, each located in ``source``.
+    """
+    builder = _Builder(source, overrides or {})
+    builder.run(spec)
+    builder.raise_errors()
+    ir = builder.result(spec)
+    verify(ir)
+    return ir
+
+
+@cache
+def prelude() -> Mapping[str, Entity]:
+    """The standard words. Built once."""
+    source = Source(resources.prelude_text(), "prelude.attn")
+    builder = _Builder(source, {}, names={})
+    for statement in parse_statements(source):
+        assert isinstance(statement, ast.Let | ast.Def), "the prelude holds lets and defs only"
+        builder.statement(statement)
+    builder.raise_errors()
+    return {
+        name: Function(e.definition, e.scope, prelude=True) if isinstance(e, Function) else e
+        for name, e in builder.names.items()
+    }
+
+
+class _Builder:
+    """The state of one build: what names mean so far, the clauses so far, the mistakes so far."""
+
+    def __init__(
+        self, source: Source, overrides: Mapping[str, Scalar], names: Mapping[str, Entity] | None = None
+    ) -> None:
+        self.source = source
+        self.overrides = overrides
+        self.standard = prelude() if names is None else names
+        # A let of the prelude is a word that every def sees; one of a spec is not.
+        self.let_kind = "let" if names is None else "word"
+        self.names: dict[str, Entity] = {}
+        self.later: dict[str, Span] = {}
+        self.errors: dict[tuple[Span, str], AttnGenError] = {}
+        self.spans: dict[str, Span] = {}
+        self.let_names: dict[Expr, str] = {}
+        self.consts: dict[str, Scalar] = {}
+        self.params: list[Param] = []
+        self.inputs: list[Input] = []
+        self.clauses: dict[str, Expr] = {}
+        self.scores: list[Expr] = []
+        self.score: Expr = SCORE
+        self.steps = 0
+        self.depth = 0
+        self.calls: dict[tuple[object, ...], Expr | None] = {}
+        # What each part of the current statement became, innermost first, and whether it is in an index.
+        self.built: list[tuple[Span, Expr, bool]] = []
+        self.in_index = 0
+
+    # --- mistakes --------------------------------------------------------------------------------------
+
+    def error(
+        self,
+        kind: type[AttnGenError],
+        message: str,
+        span: Span,
+        hint: str | None = None,
+        frame: Frame | None = None,
+    ) -> None:
+        """Note a mistake. In a def's body, say where the call stands."""
+        if frame and frame.function and frame.call:
+            if frame.function.prelude:
+                message, span = f"in {frame.function.signature}: {message}", frame.call
+            elif frame.call.line != span.line:
+                message += f" (in the call at line {frame.call.line})"
+        self.errors.setdefault((span, message), kind(message, source=self.source, span=span, hint=hint))
+
+    def raise_errors(self) -> None:
+        found = sorted(self.errors.values(), key=lambda e: (e.line or 0, e.column or 0))
+        if len(found) == 1:
+            raise found[0]
+        if found:
+            raise SpecErrors(found)
+
+    def limit(self, message: str, span: Span, hint: str | None = None) -> SpecLimitError:
+        return SpecLimitError(message, source=self.source, span=span, hint=hint)
+
+    # --- statements ------------------------------------------------------------------------------------
+
+    def run(self, spec: ast.Spec) -> None:
+        self.spans["variant"] = spec.name.span
+        why = unusable(spec.name.text)
+        if why:
+            self.error(SpecNameError, f"{why}, so no variant has that name", spec.name.span)
+        for statement in spec.statements:
+            if not isinstance(statement, ast.Clause):
+                self.later.setdefault(statement.name.text, statement.name.span)
+        for statement in spec.statements:
+            self.statement(statement)
+        known = [s.name.text for s in spec.statements if isinstance(s, ast.Const)]
+        for name in self.overrides:
+            if name not in known:
+                self.error(
+                    SpecNameError,
+                    f"there is no const {name!a} to set",
+                    spec.name.span,
+                    _nearest(str(name), known),
+                )
+        self._count_nodes(spec)
+
+    def statement(self, statement: ast.Statement) -> None:
+        self.built.clear()
+        match statement:
+            case ast.Const():
+                self._const(statement)
+            case ast.Param():
+                self._param(statement)
+            case ast.Input():
+                self._input(statement)
+            case ast.Let():
+                self._let(statement)
+            case ast.Def():
+                self._def(statement)
+            case ast.Clause():
+                self._clause(statement)
+
+    def _declare(self, name: ast.Ident, what: str, entity: Entity) -> None:
+        text, problem, hint = name.text, reserved(name.text), None
+        if text in self.names:
+            problem = f"'{text}' is already defined at line {self.names[text].span.line}"
+            hint = "every name is defined once"
+        elif what in ("input", "param") and text in CALL_NAMES:
+            problem = f"'{text}' is an argument of every variant's call"
+        elif what == "const" and text in LOAD_NAMES:
+            problem = f"'{text}' is an argument of attngen.load"
+        if problem:
+            self.error(SpecNameError, problem, name.span, hint or "choose another name")
+        if text in self.names:
+            return
+        self.names[text] = entity
+        if text in self.standard:
+            self.spans[f"shadow {text}"] = name.span
+
+    def _const(self, statement: ast.Const) -> None:
+        name, kind = statement.name.text, self._type(statement.type)
+        value: Scalar | None = self._constant(statement.value, f"the value of const '{name}'")
+        span = statement.value.span
+        if name in self.overrides:
+            value, span = _plain(self.overrides[name]), statement.name.span
+            if value is None:
+                given = type(self.overrides[name]).__name__
+                self.error(SpecTypeError, f"const '{name}' cannot be set to a {given}", span)
+        if value is not None and kind is not None:
+            value = self._converted(value, kind, f"const '{name}'", span)
+        expr = const(value) if value is not None and kind is not None else None
+        self._declare(statement.name, "const", Value("const", expr, statement.name.span))
+        self.spans[f"const {name}"] = statement.span
+        if value is not None and kind is not None:
+            self.consts.setdefault(name, value)
+
+    def _param(self, statement: ast.Param) -> None:
+        name, kind, default = statement.name.text, self._type(statement.type), None
+        if statement.default is not None:
+            default = self._constant(statement.default, f"the default of param '{name}'")
+            if default is not None and kind is not None:
+                default = self._converted(default, kind, f"param '{name}'", statement.default.span)
+            if type(default) is int and not INT32[0] <= default <= INT32[1]:
+                self.error(
+                    SpecValueError,
+                    f"param '{name}' is an int32; {default} does not fit",
+                    statement.default.span,
+                )
+        self._declare(
+            statement.name, "param", Value("param", param(name, kind) if kind else None, statement.name.span)
+        )
+        self.spans[f"param {name}"] = statement.span
+        if kind is not None:
+            self.params.append(Param(name, kind, default))
+
+    def _type(self, name: ast.Ident) -> Type | None:
+        kinds = {t.value: t for t in Type}
+        if name.text not in kinds:
+            hint = _nearest(name.text, kinds) or "a type is int, float or bool"
+            self.error(SpecTypeError, f"unknown type '{name.text}'", name.span, hint)
+        return kinds.get(name.text)
+
+    def _converted(self, value: Scalar, kind: Type, what: str, span: Span) -> Scalar | None:
+        """``value`` as ``kind``: an int becomes a float, and nothing else changes."""
+        if type_of(value) is Type.INT and kind is Type.FLOAT:
+            try:
+                value = float(value)
+            except OverflowError:
+                value = float("nan")
+        if type_of(value) is not kind:
+            self.error(SpecTypeError, f"{what} is declared {kind.value}, but its value is {value!r}", span)
+            return None
+        try:
+            return check(value)
+        except FoldError as error:
+            self.error(SpecValueError, f"{what}: {error}", span)
+            return None
+
+    def _input(self, statement: ast.Input) -> None:
+        name, dtype = statement.name.text, statement.dtype.text
+        kind = DTYPES.get(dtype)
+        if kind is None:
+            hint = _nearest(dtype, DTYPES) or "a dtype is " + ", ".join(DTYPES)
+            self.error(SpecTypeError, f"unknown dtype '{dtype}'", statement.dtype.span, hint)
+        dims = [self._dim(d) for d in statement.dims]
+        flags: dict[str, Span] = {}
+        for flag in statement.flags:
+            if flag.text not in ("grad", "sorted"):
+                hint = _nearest(flag.text, ("grad", "sorted")) or "after the dims stand 'grad' or 'sorted'"
+                self.error(SpecNameError, f"unknown property '{flag.text}'", flag.span, hint)
+            elif flag.text in flags:
+                self.error(SpecNameError, f"'{flag.text}' stands twice", flag.span)
+            flags.setdefault(flag.text, flag.span)
+        if "grad" in flags and kind not in (None, Type.FLOAT):
+            self.error(
+                SpecTypeError, f"only a float input has a gradient; '{name}' is {dtype}", flags["grad"]
+            )
+        if "sorted" in flags and kind not in (None, Type.INT):
+            self.error(SpecTypeError, f"only an int input is sorted; '{name}' is {dtype}", flags["sorted"])
+        if "sorted" in flags and not dims:
+            self.error(SpecTypeError, "a scalar has no order", flags["sorted"])
+        sound = [d for d in dims if d is not None]
+        tensor = None
+        if kind is not None and len(sound) == len(dims):
+            tensor = Input(name, dtype, tuple(sound), "grad" in flags, "sorted" in flags)
+            self.inputs.append(tensor)
+        self._declare(statement.name, "input", Tensor(tensor, statement.name.span))
+        self.spans[f"input {name}"] = statement.span
+
+    def _dim(self, node: ast.Expr) -> int | str | None:
+        if isinstance(node, ast.Name):
+            entity = self.names.get(node.name)
+            if node.name in SIZES or (isinstance(entity, Value) and entity.kind == "size"):
+                return node.name
+            if entity is None and node.name not in WORDS and node.name not in self.later:
+                self._declare(
+                    ast.Ident(node.name, node.span), "size", Value("size", size(node.name), node.span)
+                )
+                return node.name
+        value = self._constant(node, "a dim")
+        if value is None:
+            return None
+        if type_of(value) is not Type.INT:
+            self.error(SpecTypeError, f"a dim is an int, not {value!r}", node.span)
+        elif not 1 <= value <= MAX_DIM:
+            self.error(SpecValueError, f"a dim is between 1 and 2**30, not {value}", node.span)
+        else:
+            return int(value)
+        return None
+
+    def _let(self, statement: ast.Let) -> None:
+        name, value = statement.name.text, self._expr(statement.value)
+        self._declare(statement.name, "let", Value(self.let_kind, value, statement.name.span))
+        self.spans.setdefault(f"let {name}", statement.span)
+        # A bare constant or word keeps its own name in the output.
+        if value is not None and value is not DIST and (value.args or value.op is Op.LOAD):
+            self.let_names.setdefault(value, name)
+
+    def _def(self, statement: ast.Def) -> None:
+        seen: set[str] = set()
+        for argument in statement.params:
+            why = reserved(argument.text)
+            if argument.text in seen:
+                why = f"the argument '{argument.text}' stands twice"
+            if why:
+                self.error(SpecNameError, why, argument.span, "choose another name")
+            seen.add(argument.text)
+        before = len(self.errors)
+        scope: dict[str, Entity] = {}
+        self._resolve(statement, statement.body, seen, scope)
+        sound = len(self.errors) == before
+        self._declare(statement.name, "def", Function(statement, scope if sound else None))
+
+    def _resolve(self, definition: ast.Def, node: ast.Expr, args: set[str], scope: dict[str, Entity]) -> None:
+        """Bind the free names of a def's body to what they mean at its line."""
+        uses: list[tuple[str, Span, str]] = []
+        match node:
+            case ast.Name():
+                uses.append((node.name, node.span, "value"))
+            case ast.Call():
+                uses.append((node.function.text, node.function.span, "function"))
+            case ast.Index():
+                uses.append((node.base.text, node.base.span, "input"))
+        for name, span, role in uses:
+            if role == "value" and name in args:
+                continue
+            if name == definition.name.text and name not in args:
+                self.error(SpecNameError, f"'{name}' calls itself", span, "a def cannot recurse")
+                continue
+            entity = self._lookup(name, span, role, Frame(self.names, dict.fromkeys(args, SCORE)))
+            if isinstance(entity, Value) and entity.kind == "let":
+                hint = "give it as an argument"
+                self.error(SpecNameError, f"'{name}' is a let, which no def sees", span, hint)
+            elif isinstance(entity, Value | Tensor | Function):
+                scope[name] = entity
+                if isinstance(entity, Function) and isinstance(node, ast.Call):
+                    self._check_arity(entity, node)
+            elif isinstance(node, ast.Call) and name in BUILTINS:
+                self._check_builtin_arity(node)
+        for child in _children(node):
+            self._resolve(definition, child, args, scope)
+
+    # --- clauses ---------------------------------------------------------------------------------------
+
+    def _clause(self, statement: ast.Clause) -> None:
+        name = statement.name.text
+        if name in self.clauses:
+            first = self.spans[name].line
+            self.error(
+                SpecNameError, f"'{name}' already stands at line {first}", statement.name.span, _COMBINE[name]
+            )
+        value = self._expr(statement.value)
+        if value is not None:
+            value = self._typed_clause(name, value, statement.value.span)
+        if name == "score":
+            self.spans[f"score[{len(self.scores)}]"] = statement.span
+            if value is not None:
+                self.score = value
+            self.scores.append(self.score)
+            return
+        self.spans.setdefault(name, statement.span)
+        if value is not None:
+            self._check_words(name, value)
+        self.clauses.setdefault(name, value if value is not None else TRUE)
+
+    def _typed_clause(self, name: str, value: Expr, span: Span) -> Expr | None:
+        if name == "mask":
+            if value.type is not Type.BOOL:
+                self.error(
+                    SpecTypeError,
+                    f"the mask is a bool, not {_a(value.type)}",
+                    span,
+                    "compare it, as in 'x > 0'",
+                )
+                return None
+            return value
+        if value.type is Type.BOOL:
+            hint = "where(x, a, b) chooses by a bool" if name == "score" else None
+            self.error(SpecTypeError, f"the {name} is a number, not a bool", span, hint)
+            return None
+        value = ops.as_float(value)
+        if name == "dropout" and value.op is Op.CONST and not 0 <= float(str(value.value)) <= 1:
+            self.error(SpecValueError, f"dropout is a probability, between 0 and 1, not {value.value}", span)
+        return value
+
+    def _check_words(self, name: str, value: Expr) -> None:
+        """That the clause uses only what it may; the first part that does not is shown."""
+        may = _MAY_USE[name]
+        for span, part, in_index in self.built:
+            if in_index and name == "dropout":
+                continue  # the input itself is what dropout cannot use
+            for leaf in reversed(postorder(part)):
+                wrong = _forbidden(name, leaf)
+                if wrong:
+                    self.error(SpecNameError, f"the {name} cannot use {wrong}", span, may)
+                    return
+            if name in ("scale", "sink") and not in_index:
+                exposed = next((w for w in _outside_indices(part) if w.value in _HEAD_WORDS), None)
+                if exposed is not None:
+                    message = f"the {name} uses '{exposed.value}' only as the index of an input"
+                    self.error(SpecNameError, message, span, may)
+                    return
+
+    def _count_nodes(self, spec: ast.Spec) -> None:
+        seen: set[Expr] = set()
+        for statement in spec.statements:
+            if isinstance(statement, ast.Clause):
+                name = statement.name.text
+                roots = [*self.scores] if name == "score" else [self.clauses[name]]
+                seen.update(node for root in roots for node in postorder(root) if root not in seen)
+                if len(seen) > MAX_NODES:
+                    raise self.limit(
+                        f"a spec is at most {MAX_NODES:,} nodes once defs are inlined", statement.name.span
+                    )
+
+    def result(self, spec: ast.Spec) -> AttentionIR:
+        return AttentionIR(
+            name=spec.name.text,
+            scale=self.clauses.get("scale", DEFAULT_SCALE),
+            score=tuple(self.scores),
+            mask=self.clauses.get("mask", TRUE),
+            sink=self.clauses.get("sink"),
+            dropout=self.clauses.get("dropout"),
+            params=tuple(self.params),
+            inputs=tuple(self.inputs),
+            consts=tuple(self.consts.items()),
+            doc=spec.doc,
+            names=self.let_names,
+            spans=self.spans,
+        )
+
+    # --- expressions -----------------------------------------------------------------------------------
+
+    def _constant(self, node: ast.Expr, what: str) -> Scalar | None:
+        self.built.clear()
+        value = self._expr(node)
+        if value is None:
+            return None
+        if value.op is Op.CONST:
+            assert not isinstance(value.value, str | None)
+            return value.value
+        span = next(span for span, part, _ in self.built if part.op is not Op.CONST)
+        self.error(SpecTypeError, f"{what} is not constant", span, "it may use consts and literals")
+        return None
+
+    def _expr(self, node: ast.Expr, frame: Frame | None = None) -> Expr | None:
+        """What ``node`` means, or None where a mistake in it has been noted."""
+        frame = frame or Frame(self.names)
+        self.steps += 1
+        self.depth += 1
+        place = frame.call or node.span
+        if self.steps > MAX_STEPS:
+            raise self.limit(f"the defs expand to more than {MAX_STEPS:,} steps", place)
+        if self.depth > ast.MAX_DEPTH:
+            message = f"the expression, with its defs inlined, is nested deeper than {ast.MAX_DEPTH} levels"
+            raise self.limit(message, place, "name a part of it with 'let'")
+        try:
+            value = self._node(node, frame)
+        finally:
+            self.depth -= 1
+        if frame.call is None and value is not None:
+            self.built.append((node.span, value, self.in_index > 0))
+        return value
+
+    def _node(self, node: ast.Expr, frame: Frame) -> Expr | None:
+        match node:
+            case ast.Literal():
+                return self._make(lambda: const(check(node.value)), node.span, frame)
+            case ast.Name():
+                return self._name(node, frame)
+            case ast.Call():
+                return self._call(node, frame)
+            case ast.Index():
+                return self._index(node, frame)
+            case ast.Unary():
+                x = self._expr(node.operand, frame)
+                blame = node.operand.span
+                return (
+                    None if x is None else self._make(lambda: ops.unary(node.op, x), node.span, frame, blame)
+                )
+            case ast.Power():
+                base, exponent = self._expr(node.base, frame), self._expr(node.exponent, frame)
+                if base is None or exponent is None:
+                    return None
+                blame = node.base.span if base.type is Type.BOOL else node.exponent.span
+                return self._make(lambda: ops.power(base, exponent), node.span, frame, blame)
+            case ast.Arithmetic():
+                return self._from_left(node, frame)
+            case ast.Compare():
+                return self._compare(node, frame)
+            case ast.Logic():
+                return self._logic(node, frame)
+            case ast.Conditional():
+                parts = (node.condition, node.chosen, node.other)
+                return self._choose([self._expr(p, frame) for p in parts], parts, node.span, "'if'", frame)
+
+    def _make(
+        self, action: Callable[[], Expr], span: Span, frame: Frame, blame: Span | None = None
+    ) -> Expr | None:
+        """``action()``; a mistake is noted at ``blame`` (types) or ``span`` (values)."""
+        try:
+            return action()
+        except Mistake as mistake:
+            self.error(SpecTypeError, mistake.message, blame or span, mistake.hint, frame)
+        except FoldError as error:
+            self.error(SpecValueError, str(error), span, None, frame)
+        return None
+
+    def _from_left(self, node: ast.Arithmetic, frame: Frame) -> Expr | None:
+        values = [self._expr(o, frame) for o in node.operands]
+        result = values[0]
+        for i, (op, y) in enumerate(zip(node.ops, values[1:], strict=True), 1):
+            if result is None or y is None:
+                return None
+            x, first, second = result, node.operands[0].span, node.operands[i].span
+            blame = first if x.type is Type.BOOL else second
+            whole = Span(first.line, first.column, second.end_line, second.end_column)
+            result = self._make(lambda o=op, x=x, y=y: ops.arithmetic(o, x, y), whole, frame, blame)  # type: ignore[misc]
+        return result
+
+    def _compare(self, node: ast.Compare, frame: Frame) -> Expr | None:
+        values = [self._expr(o, frame) for o in node.operands]
+        result: Expr | None = None
+        for i, op in enumerate(node.ops):
+            x, y = values[i], values[i + 1]
+            if x is None or y is None:
+                return None
+            bad = node.operands[i if x.type is Type.BOOL else i + 1].span
+            pair = self._make(lambda o=op, x=x, y=y: ops.compare(o, x, y), node.span, frame, bad)  # type: ignore[misc]
+            if pair is None:
+                return None
+            result = pair if result is None else ops.logic("and", result, pair)
+        return result
+
+    def _logic(self, node: ast.Logic, frame: Frame) -> Expr | None:
+        values = [self._expr(o, frame) for o in node.operands]
+        for operand, value in zip(node.operands, values, strict=True):
+            if value is not None and value.type is not Type.BOOL:
+                message = f"'{node.op}' takes bools, not {_a(value.type)}"
+                self.error(SpecTypeError, message, operand.span, "compare it, as in 'x != 0'", frame)
+        sound = [v for v in values if v is not None and v.type is Type.BOOL]
+        if len(sound) < len(values):
+            return None
+        result = sound[0]
+        for value in sound[1:]:
+            result = ops.logic(node.op, result, value)
+        return result
+
+    def _choose(
+        self, values: list[Expr | None], parts: tuple[ast.Expr, ...], span: Span, what: str, frame: Frame
+    ) -> Expr | None:
+        condition, chosen, other = values
+        if condition is None or chosen is None or other is None:
+            return None
+        bad = (
+            parts[0]
+            if condition.type is not Type.BOOL
+            else parts[1]
+            if chosen.type is Type.BOOL
+            else parts[2]
+        )
+        return self._make(lambda: ops.choose(condition, chosen, other, what), span, frame, bad.span)
+
+    # --- names -----------------------------------------------------------------------------------------
+
+    def _lookup(self, name: str, span: Span, role: str, frame: Frame) -> Entity | Expr | str | None:
+        """What ``name`` means, if it means something of that role ("value", "function" or "input")."""
+        found: Entity | Expr | str | None = frame.args.get(name)
+        if found is None or role == "function":
+            found = frame.names.get(name) or found
+        if found is None:
+            found = WORDS.get(name) or (name if name in BUILTINS else None) or self.standard.get(name)
+        if found is None:
+            self._unknown(name, span, role, frame)
+            return None
+        problem = _misuse(name, found, role)
+        if problem:
+            self.error(SpecTypeError, *problem[:1], span, problem[1], frame)
+            return None
+        return found
+
+    def _unknown(self, name: str, span: Span, role: str, frame: Frame) -> None:
+        if name in self.later:
+            message = f"'{name}' is used before its definition at line {self.later[name].line}"
+            self.error(SpecNameError, message, span, "move the definition up", frame)
+            return
+        if name in CLAUSES:
+            self.error(SpecNameError, f"'{name}' is a clause, which no expression reads", span, None, frame)
+            return
+        pool: dict[str, Entity | Expr | str] = {n: n for n in BUILTINS}
+        pool.update(self.standard)
+        pool.update(WORDS)
+        pool.update(frame.names)
+        pool.update(frame.args)
+        fitting = [n for n, e in pool.items() if _misuse(n, e, role) is None] + list(self.later)
+        self.error(SpecNameError, f"unknown name '{name}'", span, _nearest(name, fitting), frame)
+
+    def _name(self, node: ast.Name, frame: Frame) -> Expr | None:
+        found = self._lookup(node.name, node.span, "value", frame)
+        if isinstance(found, Tensor):
+            tensor = found.input
+            if tensor is None:
+                return None
+            return load(tensor.name, DTYPES[tensor.dtype], ())
+        if isinstance(found, Value):
+            return found.expr
+        if isinstance(found, Expr):
+            return self.score if node.name == "score" and node.name not in frame.args else found
+        return None
+
+    def _index(self, node: ast.Index, frame: Frame) -> Expr | None:
+        self.in_index += 1
+        try:
+            indices = [self._expr(i, frame) for i in node.indices]
+        finally:
+            self.in_index -= 1
+        found = self._lookup(node.base.text, node.base.span, "input", frame)
+        if not isinstance(found, Tensor) or found.input is None:
+            return None
+        tensor, sound = found.input, [i for i in indices if i is not None]
+        if len(indices) != len(tensor.dims):
+            expected = _count(len(tensor.dims), "index", "indices")
+            shape = ", ".join(map(str, tensor.dims))
+            message = f"'{tensor.name}' has the dims [{shape}] and takes {expected}, not {len(indices)}"
+            self.error(SpecTypeError, message, node.span, None, frame)
+            return None
+        for part, index in zip(node.indices, indices, strict=True):
+            if index is not None and index.type is not Type.INT:
+                message = f"an index is an int, not {_a(index.type)}"
+                self.error(SpecTypeError, message, part.span, "int(x) rounds toward zero", frame)
+                return None
+        return load(tensor.name, DTYPES[tensor.dtype], tuple(sound)) if len(sound) == len(indices) else None
+
+    def _call(self, node: ast.Call, frame: Frame) -> Expr | None:
+        values = [self._expr(a, frame) for a in node.args]
+        name = node.function.text
+        found = self._lookup(name, node.function.span, "function", frame)
+        if isinstance(found, Function):
+            if not self._check_arity(found, node, frame) or found.scope is None:
+                return None
+            sound = [v for v in values if v is not None]
+            return self._inline(found, sound, node.span, frame) if len(sound) == len(values) else None
+        if not isinstance(found, str) or not self._check_builtin_arity(node, frame):
+            return None
+        sound = [v for v in values if v is not None]
+        if len(sound) < len(values):
+            return None
+        if name == "where":
+            return self._choose(values, node.args, node.span, "'where'", frame)
+        bad = next((a.span for a, v in zip(node.args, sound, strict=True) if v.type is Type.BOOL), node.span)
+        return self._make(lambda: BUILTINS[name][2](*sound), node.span, frame, bad)
+
+    def _inline(self, function: Function, values: list[Expr], span: Span, frame: Frame) -> Expr | None:
+        # One result for each (def, arguments, running score): text that doubles at each level stays cheap.
+        key = (function.definition, *values, self.score)
+        if key not in self.calls:
+            args = {p.text: v for p, v in zip(function.definition.params, values, strict=True)}
+            blamed = frame.function if frame.function and frame.function.prelude else function
+            inner = Frame(function.scope or {}, args, frame.call or span, blamed)
+            self.calls[key] = self._expr(function.definition.body, inner)
+        return self.calls[key]
+
+    def _check_arity(self, function: Function, node: ast.Call, frame: Frame | None = None) -> bool:
+        want, got = len(function.definition.params), len(node.args)
+        if want != got:
+            message = f"{function.signature} takes {_count(want, 'argument', 'arguments')}, not {got}"
+            self.error(SpecTypeError, message, node.span, None, frame)
+        return want == got
+
+    def _check_builtin_arity(self, node: ast.Call, frame: Frame | None = None) -> bool:
+        name, got = node.function.text, len(node.args)
+        fewest, most, _ = BUILTINS[name]
+        if got < fewest or (most is not None and got > most):
+            wanted = _count(fewest, "argument", "arguments") if most else f"{fewest} or more arguments"
+            self.error(SpecTypeError, f"'{name}' takes {wanted}, not {got}", node.span, None, frame)
+            return False
+        return True
+
+
+_MAY_USE = {
+    "mask": "it may use every other word, and inputs",
+    "scale": "it may use consts, params, sizes, and inputs indexed by b, h and h_kv",
+    "sink": "it may use consts, params, sizes, and inputs indexed by b, h and h_kv",
+    "dropout": "it may use consts, params and sizes",
+}
+
+
+def _forbidden(clause: str, leaf: Expr) -> str | None:
+    """What ``leaf`` is, if ``clause`` can never use it."""
+    if leaf.op is Op.SCORE:
+        return "the score"
+    if clause != "mask" and leaf is DIST:
+        return "'dist'"
+    if clause == "dropout" and leaf.op is Op.LOAD:
+        return f"the input '{leaf.value}'"
+    if clause == "mask" or leaf.op is not Op.WORD or leaf.value not in POSITIONS:
+        return None
+    if leaf.value in _HEAD_WORDS and clause != "dropout":
+        return None
+    return f"'{leaf.value}'"
+
+
+def _outside_indices(root: Expr) -> Iterable[Expr]:
+    """The words of ``root`` that do not stand inside an index."""
+    seen: set[Expr] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op is Op.WORD:
+            yield node
+        elif node.op is not Op.LOAD:
+            stack.extend(node.args)
+
+
+def _misuse(name: str, found: Entity | Expr | str, role: str) -> tuple[str, str | None] | None:
+    """Why ``name`` cannot be used in that role, and what to write instead; None where it can."""
+    match found:
+        case Function():
+            what, use = "a function", found.signature
+            right = role == "function"
+        case str():
+            what, use, right = "a function", f"{name}(...)", role == "function"
+        case Tensor():
+            dims = found.input.dims if found.input else ()
+            what, use = "an input", f"{name}[{', '.join(map(str, dims))}]" if dims else name
+            right = found.input is None or (role == "input" if dims else role == "value")
+        case Value():
+            what, use, right = kind_of(found), name, role == "value"
+        case _:
+            what, use, right = "a value", name, role == "value"
+    if right:
+        return None
+    message = {"function": "is not a function", "input": "has no indices", "value": "is not a value"}[role]
+    if isinstance(found, Tensor) and role == "value":
+        dims = found.input.dims if found.input else ()
+        return (
+            f"the input '{name}' needs {_count(len(dims), 'index', 'indices')}",
+            f"its dims are {use.removeprefix(name)}",
+        )
+    return (
+        f"'{name}' is {what} and {message}"
+        if what != "a function" or role != "value"
+        else f"'{name}' is a function",
+        f"write {use}",
+    )
+
+
+def _children(node: ast.Expr) -> tuple[ast.Expr, ...]:
+    match node:
+        case ast.Call():
+            return node.args
+        case ast.Index():
+            return node.indices
+        case ast.Unary():
+            return (node.operand,)
+        case ast.Power():
+            return (node.base, node.exponent)
+        case ast.Arithmetic() | ast.Compare() | ast.Logic():
+            return node.operands
+        case ast.Conditional():
+            return (node.chosen, node.condition, node.other)
+        case _:
+            return ()
+
+
+def _plain(given: object) -> Scalar | None:
+    """A caller's value as Python's own bool, int or float (its subclasses print otherwise), or None."""
+    for kind in (bool, int, float):
+        if isinstance(given, kind):
+            return kind(given)
+    return None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    close = get_close_matches(name, list(known), 1)
+    return f"did you mean '{close[0]}'?" if close else None
+
+
+def _a(kind: Type) -> str:
+    return "an int" if kind is Type.INT else f"a {kind.value}"
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"

@@ -1,0 +1,86 @@
+"""What every AttentionIR holds to, checked after each pass. A VerifyError is a defect of the compiler."""
+
+from __future__ import annotations
+
+import math
+
+from attngen.ir.nodes import CORNERS, POSITIONS, AttentionIR, Expr, Input, Op, postorder
+from attngen.ir.types import DTYPES, Type, type_of
+
+MAX_NODES = 5_000
+
+
+class VerifyError(Exception):
+    """An IR breaks an invariant; the text says which."""
+
+
+def verify(ir: AttentionIR) -> None:
+    """Raise VerifyError unless ``ir`` is well formed: types, declared names, bounds, words of each clause."""
+    _check_clauses(ir)
+    nodes = postorder(*ir.clauses)
+    _require(len(nodes) <= MAX_NODES, f"{len(nodes)} nodes, more than {MAX_NODES}")
+    inputs = {i.name: i for i in ir.inputs}
+    params = {p.name: p for p in ir.params}
+    _require(len(inputs) == len(ir.inputs) and len(params) == len(ir.params), "a name is declared twice")
+    for tensor in ir.inputs:
+        _check_input(tensor)
+    for name, parameter in params.items():
+        default = parameter.default
+        _require(default is None or type_of(default) is parameter.type, f"default of {name} is {default!r}")
+    sizes = {d for i in ir.inputs for d in i.dims if isinstance(d, str)}
+    for node in nodes:
+        _check_node(node, inputs, sizes)
+        if node.op is Op.PARAM:
+            known = params.get(str(node.value))
+            _require(known is not None and known.type is node.type, f"undeclared param {node.value!r}")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise VerifyError(otherwise)
+
+
+def _check_clauses(ir: AttentionIR) -> None:
+    _require(ir.mask.type is Type.BOOL, "the mask is not a bool")
+    floats = {"scale": ir.scale, "sink": ir.sink, "dropout": ir.dropout}
+    floats.update({f"score[{i}]": s for i, s in enumerate(ir.score)})
+    for name, clause in floats.items():
+        _require(clause is None or clause.type is Type.FLOAT, f"{name} is not a float")
+    for name in ("scale", "mask", "sink", "dropout"):
+        clause = ir.mask if name == "mask" else floats[name]
+        if clause is None:
+            continue
+        for node in postorder(clause):
+            _require(node.op is not Op.SCORE, f"{name} uses the score")
+            position = node.op is Op.WORD and node.value in POSITIONS
+            heads = node.value in ("b", "h", "h_kv") and name != "dropout"
+            _require(name == "mask" or not position or heads, f"{name} uses {node.value}")
+            _require(name != "dropout" or node.op is not Op.LOAD, f"dropout uses {node.value}")
+
+
+def _check_input(tensor: Input) -> None:
+    _require(tensor.dtype in DTYPES, f"input {tensor.name} has the dtype {tensor.dtype!r}")
+    for dim in tensor.dims:
+        _require(isinstance(dim, str) or dim >= 1, f"input {tensor.name} has the dim {dim!r}")
+    kind = DTYPES[tensor.dtype]
+    _require(not tensor.grad or kind is Type.FLOAT, f"input {tensor.name} has a gradient and no float")
+    sortable = kind is Type.INT and bool(tensor.dims)
+    _require(not tensor.sorted or sortable, f"input {tensor.name} is sorted and has no order")
+
+
+def _check_node(node: Expr, inputs: dict[str, Input], sizes: set[str]) -> None:
+    if node.op is Op.LOAD:
+        tensor = inputs.get(str(node.value))
+        _require(tensor is not None, f"undeclared input {node.value!r}")
+        if tensor is not None:
+            _require(
+                len(node.args) == len(tensor.dims), f"{tensor.name} is read with {len(node.args)} indices"
+            )
+            _require(node.type is DTYPES[tensor.dtype], f"{tensor.name} is read as {node.type.value}")
+    elif node.op is Op.WORD:
+        _require(node.value not in CORNERS, f"the clauses use the corner {node.value}")
+    elif node.op is Op.SIZE:
+        _require(node.value in sizes, f"no dim has the size {node.value!r}")
+    elif node.op is Op.CONST:
+        fits = not isinstance(node.value, float) or not math.isnan(node.value)
+        _require(fits, "a constant is NaN")
