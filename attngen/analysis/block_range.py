@@ -1,0 +1,245 @@
+"""Loop bounds from the mask: which keys a tile of queries must visit, and which need no mask.
+
+    mask = dist >= 0 and dist < 4096         over the rows q_first <= q <= q_last, o = k_len - q_len
+    ->  possible [q_first + o - 4095, q_last + o + 1)    some row may keep these keys
+        certain  [q_last + o - 4095, q_first + o + 1)    every row keeps these keys
+
+Each comparison of integers is solved for the streamed variable: sums are collected, then +, -, factors,
+``//`` by a constant, ``abs``, ``min``, ``max``, ``clamp`` and ``where`` are peeled off, which leaves
+``k <= e`` or ``k >= e``. The tile's extent of ``e`` gives the outward bound (possible) and the inward one
+(certain). ``and``, ``or`` and ``not`` then combine lists of pieces (see ``pieces``), so that several ranges
+a tile need only another last step. A condition free of both variables (``h % 2 == 0``) guards its pieces.
+
+Not understood, hence possible everywhere and certain nowhere: comparisons of floats and ``!=`` where they
+depend on a position, ``%`` of the streamed variable, the variable in two terms that do not cancel, times or
+divided by what is not a constant, and inputs indexed by ``q`` or ``k`` (``doc[b, pos] == doc[b, k]``).
+Always safe: such a tile is visited and masked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.analysis.extent import Extents
+from attngen.analysis.linear import Linear, Sums, at_most_zero, to_expr
+from attngen.analysis.pieces import (
+    EVERYTHING,
+    NOTHING,
+    Bound,
+    Intervals,
+    Piece,
+    Pieces,
+    both,
+    either,
+    opposite,
+    provided,
+)
+from attngen.analysis.rates import Rate
+from attngen.ir.nodes import FALSE, TRUE, Expr, Op, const, make, postorder, word
+from attngen.ir.types import Type
+
+__all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
+
+_MOST_STEPS = 64  # of solving one comparison; beyond, it is not understood
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a tile visits (``possible``), and the part of it that needs no mask (``certain``, or None).
+
+    Both are half-open intervals of INT expressions in the tile's corners, sizes, params and inputs indexed
+    by ``b``, ``h`` and ``h_kv``; a lower end may be negative, an upper end may pass the length, and an end
+    may lie before its start: then the interval is empty.
+    """
+
+    possible: Bound
+    certain: Bound | None
+
+
+def key_ranges(mask: Expr) -> tuple[Range, ...]:
+    """The keys of a query tile with rows ``q_first`` to ``q_last`` (both included).
+
+    A key that some row keeps lies in some ``possible``; every row keeps each key of a ``certain``.
+    """
+    return _ranges(mask, streamed="k", tiled="q")
+
+
+def query_ranges(mask: Expr) -> tuple[Range, ...]:
+    """The queries of a key tile with columns ``k_first`` to ``k_last``: the transpose of ``key_ranges``."""
+    return _ranges(mask, streamed="q", tiled="k")
+
+
+def _ranges(mask: Expr, *, streamed: str, tiled: str) -> tuple[Range, ...]:
+    sums = Sums()
+    region = _Solver(streamed, tiled, sums).region(mask)
+    intervals = Intervals(f"{streamed}_len", sums)
+    return (Range(intervals.hull(region.possible), intervals.best(region.certain)),)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Where a condition may hold for some row of the tile, and where it holds for every row."""
+
+    possible: Pieces
+    certain: Pieces
+
+    def __and__(self, other: _Region) -> _Region:
+        return _Region(
+            both(self.possible, other.possible, widen=True),
+            both(self.certain, other.certain, widen=False),
+        )
+
+    def __or__(self, other: _Region) -> _Region:
+        return _Region(
+            either(self.possible, other.possible, widen=True),
+            either(self.certain, other.certain, widen=False),
+        )
+
+
+_ANYWHERE = _Region(EVERYTHING, NOTHING)
+_EVERYWHERE = _Region(EVERYTHING, EVERYTHING)
+_NOWHERE = _Region(NOTHING, NOTHING)
+
+
+class _Solver:
+    def __init__(self, streamed: str, tiled: str, sums: Sums) -> None:
+        self._variable = word(streamed)
+        self._sums = sums
+        self._extents = Extents(tiled, sums)
+        own = Rate.COLUMN if streamed == "k" else Rate.ROW
+        self._streamed_rates = (own, Rate.TILE)
+        # For each BOOL node: where it is true, and where it is false.
+        self._regions: dict[Expr, tuple[_Region, _Region]] = {}
+        self._steps = 0
+
+    def region(self, mask: Expr) -> _Region:
+        for node in postorder(mask):
+            if node.type is Type.BOOL:
+                self._regions[node] = self._bool(node)
+        return self._regions[mask][0]
+
+    def _bool(self, node: Expr) -> tuple[_Region, _Region]:
+        if node is TRUE:
+            return _EVERYWHERE, _NOWHERE
+        if node is FALSE:
+            return _NOWHERE, _EVERYWHERE
+        parts = [self._regions[a] for a in node.args if a.type is Type.BOOL]
+        if node.op is Op.NOT:
+            return parts[0][1], parts[0][0]
+        if node.op is Op.AND:
+            return parts[0][0] & parts[1][0], parts[0][1] | parts[1][1]
+        if node.op is Op.OR:
+            return parts[0][0] | parts[1][0], parts[0][1] & parts[1][1]
+        if node.op is Op.WHERE:
+            test, chosen, other = parts
+            return (test[0] & chosen[0]) | (test[1] & other[0]), (test[0] & chosen[1]) | (test[1] & other[1])
+        if node.op in (Op.EQ, Op.NE) and len(parts) == 2:
+            (left, not_left), (right, not_right) = parts
+            same, different = (left & right) | (not_left & not_right), (left & not_right) | (not_left & right)
+            return (same, different) if node.op is Op.EQ else (different, same)
+        return self._atom(node)
+
+    def _atom(self, node: Expr) -> tuple[_Region, _Region]:
+        if self._extents.rate(node) in (Rate.LAUNCH, Rate.PROGRAM):
+            return _given(node), _given(opposite(node))
+        if node.op not in (Op.LT, Op.LE, Op.EQ, Op.NE) or node.args[0].type is not Type.INT:
+            return _ANYWHERE, _ANYWHERE
+        self._steps = 0
+        gap = self._sums.of(node.args[0]).plus(self._sums.of(node.args[1]), -1)
+        if node.op in (Op.LT, Op.LE):
+            strict = 1 if node.op is Op.LT else 0
+            return self._at_most_zero(gap.plus(strict)), self._at_most_zero(gap.times(-1).plus(1 - strict))
+        equal = self._at_most_zero(gap) & self._at_most_zero(gap.times(-1))
+        return (equal, _ANYWHERE) if node.op is Op.EQ else (_ANYWHERE, equal)
+
+    def _at_most_zero(self, form: Linear) -> _Region:
+        """Where ``form <= 0``."""
+        self._steps += 1
+        varying = [t for t in form.terms if self._extents.rate(t) in self._streamed_rates]
+        if not varying:
+            low, high = self._extents.of_sum(form)
+            possible = at_most_zero(low, self._sums) if low is not None else TRUE
+            certain = at_most_zero(high, self._sums) if high is not None else FALSE
+            return _Region(provided(possible), provided(certain))
+        if len(varying) > 1 or self._steps > _MOST_STEPS:
+            return _ANYWHERE
+        node = varying[0]
+        factor = form.terms[node]
+        rest = form.plus(Linear({node: factor}), -1)
+        if factor > 0:  # node <= -rest / factor, rounded down
+            return self._below(node, self._over(rest.times(-1), factor))
+        return self._above(node, self._over(rest.times(-1), -factor).times(-1))  # rounded up
+
+    def _over(self, form: Linear, divisor: int) -> Linear:
+        if divisor == 1:
+            return form
+        if not form.terms:
+            return Linear(constant=form.constant // divisor)
+        return self._sums.of(make(Op.FLOORDIV, to_expr(form), const(divisor)))
+
+    def _below(self, node: Expr, end: Linear) -> _Region:
+        """Where ``node <= end``; the end does not read the streamed variable."""
+        if node is self._variable:
+            low, high = self._extents.of_sum(end)
+            return _Region(
+                EVERYTHING if high is None else (Piece(his=(to_expr(high.plus(1)),)),),
+                NOTHING if low is None else (Piece(his=(to_expr(low.plus(1)),)),),
+            )
+        forms = [self._sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
+        under = [form.plus(end, -1) for form in forms]
+        solve = self._at_most_zero
+        if node.op is Op.ABS:
+            return solve(under[0]) & solve(forms[0].plus(end).times(-1))
+        if node.op is Op.MIN:
+            return solve(under[0]) | solve(under[1])
+        if node.op is Op.MAX:
+            return solve(under[0]) & solve(under[1])
+        if node.op is Op.CLAMP:  # min(max(x, low), high)
+            return (solve(under[0]) & solve(under[1])) | solve(under[2])
+        if node.op is Op.WHERE:
+            true, false = self._regions[node.args[0]]
+            return (true & solve(under[1])) | (false & solve(under[2]))
+        if node.op is Op.FLOORDIV and not forms[1].terms:
+            form, divisor = _positive(forms[0], forms[1].constant)
+            if divisor == 0:
+                return solve(end.times(-1))
+            return solve(form.plus(end, -divisor).plus(1 - divisor))  # x <= end * n + n - 1
+        return _ANYWHERE
+
+    def _above(self, node: Expr, end: Linear) -> _Region:
+        """Where ``node >= end``."""
+        if node is self._variable:
+            low, high = self._extents.of_sum(end)
+            return _Region(
+                EVERYTHING if low is None else (Piece(los=(to_expr(low),)),),
+                NOTHING if high is None else (Piece(los=(to_expr(high),)),),
+            )
+        forms = [self._sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
+        over = [end.plus(form, -1) for form in forms]
+        solve = self._at_most_zero
+        if node.op is Op.ABS:
+            return solve(over[0]) | solve(forms[0].plus(end))
+        if node.op is Op.MIN:
+            return solve(over[0]) & solve(over[1])
+        if node.op is Op.MAX:
+            return solve(over[0]) | solve(over[1])
+        if node.op is Op.CLAMP:
+            return (solve(over[0]) | solve(over[1])) & solve(over[2])
+        if node.op is Op.WHERE:
+            true, false = self._regions[node.args[0]]
+            return (true & solve(over[1])) | (false & solve(over[2]))
+        if node.op is Op.FLOORDIV and not forms[1].terms:
+            form, divisor = _positive(forms[0], forms[1].constant)
+            if divisor == 0:
+                return solve(end)
+            return solve(end.times(divisor).plus(form, -1))  # x >= end * n
+        return _ANYWHERE
+
+
+def _positive(form: Linear, divisor: int) -> tuple[Linear, int]:
+    """``x // n`` with n >= 0: ``x // -n`` is ``-x // n``."""
+    return (form.times(-1), -divisor) if divisor < 0 else (form, divisor)
+
+
+def _given(condition: Expr) -> _Region:
+    return _Region(provided(condition), provided(condition))

@@ -1,0 +1,280 @@
+"""Sets of positions as short lists of pieces, and their hull or best part as one interval.
+
+A piece is everything ``x`` with ``max(los) <= x < min(his)``, provided that all ``conditions`` hold.
+``and`` joins the bounds of two pieces, ``or`` puts two lists after one another:
+
+    dist >= 0 and (dist < 1024 or k < 4)
+    ->  {k < q_last + 1, k >= q_first - 1023}, {k < q_last + 1, k < 4}
+    ->  hull [None, q_last + 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from attngen.analysis.linear import Linear, Sums, extreme
+from attngen.ir.nodes import FALSE, TRUE, Expr, Op, const, make, postorder, remake, word
+from attngen.ir.types import Type
+
+_ZERO = const(0)
+_MOST_PIECES = 16  # of one condition; more are merged
+_MOST_BOUNDS = 24  # of one piece; more are dropped
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``max(los) <= x < min(his)`` if all of ``conditions``; without bounds or conditions: everything."""
+
+    los: tuple[Expr, ...] = ()
+    his: tuple[Expr, ...] = ()
+    conditions: tuple[Expr, ...] = ()
+
+    def meet(self, other: Piece) -> Piece:
+        return Piece(
+            _union(self.los, other.los),
+            _union(self.his, other.his),
+            _union(self.conditions, other.conditions),
+        )
+
+    @cached_property
+    def bounds(self) -> frozenset[tuple[int, Expr]]:
+        parts = (self.los, self.his, self.conditions)
+        return frozenset((kind, one) for kind, part in enumerate(parts) for one in part)
+
+    def within(self, other: Piece) -> bool:
+        """Whether every bound of ``other`` is also one of this piece."""
+        return other.bounds <= self.bounds
+
+
+Pieces = tuple[Piece, ...]
+EVERYTHING: Pieces = (Piece(),)
+NOTHING: Pieces = ()
+
+
+def _union(first: tuple[Expr, ...], second: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    return first + tuple(e for e in second if e not in set(first))
+
+
+def provided(condition: Expr) -> Pieces:
+    """Everything where ``condition`` (of scalars) holds, else nothing."""
+    if condition is TRUE:
+        return EVERYTHING
+    return NOTHING if condition is FALSE else (Piece(conditions=(condition,)),)
+
+
+def both(first: Pieces, second: Pieces, *, widen: bool) -> Pieces:
+    """The intersection, possibly larger (``widen``) or smaller (otherwise) where it would grow too long."""
+    return _tidy((one.meet(other) for one in first for other in second), widen)
+
+
+def either(first: Pieces, second: Pieces, *, widen: bool) -> Pieces:
+    """The union, with the same freedom as ``both``."""
+    return _tidy((*first, *second), widen)
+
+
+def _tidy(pieces: Iterable[Piece], widen: bool) -> Pieces:
+    kept: list[Piece] = []
+    for piece in pieces:
+        if len(piece.bounds) > _MOST_BOUNDS:
+            if not widen:
+                continue  # a bound less would make the piece larger than what is proven
+            piece = Piece(*(part[: _MOST_BOUNDS // 3] for part in (piece.los, piece.his, piece.conditions)))
+        if any(piece.within(other) for other in kept):
+            continue
+        kept = [other for other in kept if not other.within(piece)]
+        if len(kept) < _MOST_PIECES:
+            kept.append(piece)
+        elif widen:
+            last = kept.pop()
+            kept.append(
+                Piece(
+                    tuple(e for e in last.los if e in piece.los),
+                    tuple(e for e in last.his if e in piece.his),
+                    tuple(e for e in last.conditions if e in piece.conditions),
+                )
+            )
+    return tuple(kept)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Positions ``lo <= x < hi``; None: no bound on that side (a kernel clamps to 0 and the length)."""
+
+    lo: Expr | None
+    hi: Expr | None
+
+
+class Intervals:
+    """Lists of pieces turned into one interval over positions ``0 <= x < length``."""
+
+    def __init__(self, length: str, sums: Sums) -> None:
+        self._length = word(length)
+        self._sums = sums
+
+    def hull(self, pieces: Pieces) -> Bound:
+        """An interval that holds all pieces (within 0 and the length)."""
+        alive = [p for p in pieces if not self._empty(p)]
+        if not alive:
+            return Bound(_ZERO, _ZERO)
+        always = [p for p in alive if not p.conditions]
+        low, high = self._ends(always) if always else (self._length, _ZERO)
+        for piece in alive:
+            if not piece.conditions:
+                continue
+            condition = self._all(piece.conditions)
+            one_low, one_high = self._ends([piece])
+            if len(alive) == 1:  # an end at 0 is enough to leave nothing
+                return Bound(one_low, make(Op.WHERE, condition, one_high or self._length, _ZERO))
+            if low is not None:
+                low = self._choose(condition, Op.MIN, one_low or _ZERO, low)
+            if high is not None:
+                high = self._choose(condition, Op.MAX, one_high or self._length, high)
+        return Bound(low, high)
+
+    def best(self, pieces: Pieces) -> Bound | None:
+        """One interval that lies within the pieces: the part that is longest at a usual shape."""
+        parts = self._parts([p for p in pieces if not self._empty(p)])
+        chosen: list[tuple[Expr, Bound]] = []
+        for condition, bound in sorted(parts, key=lambda part: -_usual_length(part[1], self._length)):
+            chosen.append((condition, bound))
+            if condition is TRUE or len(chosen) == _MOST_PIECES // 4:
+                break
+        if not chosen:
+            return None
+        last, bound = chosen.pop()
+        if last is not TRUE:
+            bound = Bound(bound.lo, make(Op.WHERE, last, bound.hi or self._length, _ZERO))
+        for condition, one in reversed(chosen):
+            lo, hi = bound.lo, bound.hi
+            if one.lo is not lo:
+                lo = self._where(condition, one.lo or _ZERO, lo or _ZERO)
+            if one.hi is not hi:
+                hi = self._where(condition, one.hi or self._length, hi or self._length)
+            bound = Bound(lo, hi)
+        return bound
+
+    def _parts(self, pieces: Sequence[Piece]) -> list[tuple[Expr, Bound]]:
+        """Pieces that share one end are joined; each result is an interval and its condition."""
+        joined: dict[object, list[Piece]] = {}
+        for piece in pieces:
+            joined.setdefault(("los", piece.los, piece.conditions), []).append(piece)
+            joined.setdefault(("his", piece.his, piece.conditions), []).append(piece)
+        parts: list[tuple[Expr, Bound]] = []
+        for group in joined.values():
+            part = self._all(group[0].conditions), Bound(*self._ends(group))
+            if part not in parts:
+                parts.append(part)
+        return parts
+
+    def _ends(self, pieces: Sequence[Piece]) -> tuple[Expr | None, Expr | None]:
+        """The least lower end and the greatest upper end, conditions aside."""
+        low = high = None
+        if all(p.los for p in pieces):
+            low = self._hull_end(Op.MIN, Op.MAX, [p.los for p in pieces])
+        if all(p.his for p in pieces):
+            high = self._hull_end(Op.MAX, Op.MIN, [p.his for p in pieces])
+        return low, high
+
+    def _hull_end(self, outer: Op, inner: Op, ends: Sequence[tuple[Expr, ...]]) -> Expr:
+        # Absorption: max(a, min(a, b)) is a, so an end whose bounds include all of another's is dropped.
+        kept = [
+            end
+            for i, end in enumerate(ends)
+            if not any(
+                set(other) < set(end) or (set(other) == set(end) and j < i) for j, other in enumerate(ends)
+            )
+        ]
+        return extreme(outer, [extreme(inner, end, self._sums) for end in kept], self._sums)
+
+    def _empty(self, piece: Piece) -> bool:
+        """Whether the piece is certain to hold nothing between 0 and the length."""
+        los = [Linear(), *map(self._sums.of, piece.los)]
+        his = [Linear({self._length: 1}), *map(self._sums.of, piece.his)]
+        return any(self._sums.never_negative(lo.plus(hi, -1)) for lo in los for hi in his)
+
+    def _all(self, conditions: Sequence[Expr]) -> Expr:
+        result = TRUE
+        for condition in conditions:
+            result = condition if result is TRUE else make(Op.AND, result, condition)
+        return result
+
+    def _choose(self, condition: Expr, op: Op, value: Expr, otherwise: Expr) -> Expr:
+        """``op(value, otherwise)`` where the condition holds, else ``otherwise``."""
+        # Ends are clamped to 0 and the length anyway, so one of them settles the choice.
+        farthest, neutral = (_ZERO, self._length) if op is Op.MIN else (self._length, _ZERO)
+        beside = _assume(otherwise, condition, True)
+        if value is farthest or beside is neutral:
+            together = value
+        else:
+            together = extreme(op, [value, beside], self._sums)
+        return self._where(condition, together, otherwise)
+
+    def _where(self, condition: Expr, chosen: Expr, other: Expr) -> Expr:
+        other = _assume(other, condition, False)
+        return chosen if chosen is other else make(Op.WHERE, condition, chosen, other)
+
+
+def _assume(root: Expr, condition: Expr, truth: bool) -> Expr:
+    """``root`` where ``condition`` is known: ``where`` nodes that it decides give way to a branch."""
+    new: dict[Expr, Expr] = {}
+    for node in postorder(root):
+        new[node] = remake(node, tuple(new[a] for a in node.args))
+        if node.op is Op.WHERE:
+            test = node.args[0]
+            if test is condition:
+                new[node] = new[node.args[1 if truth else 2]]
+            elif opposite(test) is condition:
+                new[node] = new[node.args[2 if truth else 1]]
+    return new[root]
+
+
+def opposite(condition: Expr) -> Expr:
+    """The negation, with ``not not`` and negated integer comparisons resolved."""
+    if condition.op is Op.CONST:
+        return FALSE if condition is TRUE else TRUE
+    if condition.op is Op.NOT:
+        return condition.args[0]
+    flipped = {Op.LT: Op.LE, Op.LE: Op.LT}.get(condition.op)
+    if flipped and condition.args[0].type is Type.INT:  # a float comparison with NaN has no such twin
+        return make(flipped, condition.args[1], condition.args[0])
+    swapped = {Op.EQ: Op.NE, Op.NE: Op.EQ}.get(condition.op)
+    return make(swapped, *condition.args) if swapped else make(Op.NOT, condition)
+
+
+# A usual shape, to weigh parts whose lengths depend on the call.
+_USUAL = {"q_len": 8192, "k_len": 8192, "q_first": 4096, "q_last": 4223, "k_first": 4096, "k_last": 4223}
+_USUAL_SCALAR = 1024  # a param, a loaded prefix, another size
+_USUAL_OPS: dict[Op, Callable[..., int]] = {
+    Op.ADD: lambda a, b: a + b,
+    Op.SUB: lambda a, b: a - b,
+    Op.MUL: lambda a, b: a * b,
+    Op.NEG: lambda a: -a,
+    Op.ABS: abs,
+    Op.MIN: min,
+    Op.MAX: max,
+    Op.FLOORDIV: lambda a, b: a // b if b else 0,
+    Op.MOD: lambda a, b: a % b if b else 0,
+    Op.CLAMP: lambda x, low, high: min(max(x, low), high),
+    Op.WHERE: lambda _, chosen, __: chosen,
+}
+
+
+def _usual_length(bound: Bound, length: Expr) -> int:
+    low = max(_usual(bound.lo) if bound.lo else 0, 0)
+    return min(_usual(bound.hi or length), _usual(length)) - low
+
+
+def _usual(root: Expr) -> int:
+    values: dict[Expr, int] = {}
+    for node in postorder(root):
+        if node.op is Op.CONST and node.type is Type.INT:
+            values[node] = int(node.value or 0)
+        elif node.op is Op.WORD and node.value in _USUAL:
+            values[node] = _USUAL[str(node.value)]
+        elif node.type is Type.INT and node.op in _USUAL_OPS:
+            values[node] = _USUAL_OPS[node.op](*(values[a] for a in node.args))
+        else:
+            values[node] = _USUAL_SCALAR
+    return values[root]
