@@ -1,0 +1,253 @@
+"""The oracle: what a variant means, dense and eager, differentiable by torch's own autograd.
+
+out = dropout(softmax(where(mask, score, -inf), with the sink's logit)) V, in float64 unless told otherwise.
+Nothing here is tiled, skipped or derived: it defines correctness and is never imported by what it judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attngen.dropout_bits import kept
+from attngen.eager import Environment, Grid, evaluate, gather
+from attngen.ir.nodes import AttentionIR, Expr, Op, leaves
+from attngen.ir.types import Scalar, Type
+
+_INF = float("inf")
+
+
+def attention(
+    ir: AttentionIR,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    params: Mapping[str, Scalar] | None = None,
+    seed: int | Tensor | None = None,
+    return_lse: bool = False,
+    layout: str = "bhsd",
+    dtype: torch.dtype = torch.float64,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The variant's attention: ``out``, or ``(out, lse)``, in ``dtype`` (float64 or float32).
+
+    q (B,H,Sq,D), k (B,Hkv,Sk,D), v (B,Hkv,Sk,Dv), out (B,H,Sq,Dv), lse (B,H,Sq), natural logarithm;
+    ``layout="bshd"`` swaps H and S of q, k, v and out. Gradients flow to q, k, v and the float inputs.
+    ``seed`` (64 bits) is for dropout; None draws one from torch's generator.
+    A missing or unknown input or param is a TypeError; a dropout outside [0, 1] a ValueError.
+    """
+    q, k, v = (heads_first(t, layout).to(dtype) for t in (q, k, v))
+    env = bind(ir, q, k, v, inputs or {}, params or {})
+    env = replace(env, inputs={n: t.to(dtype) if t.is_floating_point() else t for n, t in env.inputs.items()})
+    result = attend(ir, q, k, v, env, draw(ir, seed), dtype)
+    out = heads_first(result.out, layout)
+    return (out, result.lse) if return_lse else out
+
+
+def baseline(
+    ir: AttentionIR,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    inputs: Mapping[str, Tensor] | None = None,
+    params: Mapping[str, Scalar] | None = None,
+    seed: int | Tensor | None = None,
+    layout: str = "bhsd",
+) -> tuple[Tensor, Tensor]:
+    """``(out, lse)`` by dense maths as PyTorch runs it in the tensors' dtype, scores rounded to it.
+
+    The yardstick of the numerics criterion: a kernel may err about as much as this does.
+    """
+    own = q.dtype
+    q, k, v = (heads_first(t, layout).float() for t in (q, k, v))
+    env = bind(ir, q, k, v, inputs or {}, params or {})
+    result = attend(ir, q, k, v, env, draw(ir, seed), torch.float32, rounded_to=own)
+    return heads_first(result.out, layout).to(own), result.lse
+
+
+def heads_first(tensor: Tensor, layout: str) -> Tensor:
+    """(B,H,S,D) from either layout, and back, since the swap is its own inverse."""
+    if layout not in ("bhsd", "bshd"):
+        raise ValueError(f"layout is 'bhsd' or 'bshd', not {layout!r}")
+    return tensor.transpose(1, 2) if layout == "bshd" else tensor
+
+
+def draw(ir: AttentionIR, seed: int | Tensor | None) -> int:
+    """The seed as an int; None draws one from torch's generator where the variant has dropout."""
+    if seed is None:
+        return int(torch.randint(-(2**63), 2**63 - 1, ()).item()) if ir.dropout is not None else 0
+    return int(seed.item()) if isinstance(seed, Tensor) else seed
+
+
+def bind(
+    ir: AttentionIR,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Scalar],
+) -> Environment:
+    """The environment of a call: params completed and rounded to float32, sizes read off the inputs."""
+    _check_names("input", {i.name for i in ir.inputs}, set(inputs), {i.name for i in ir.inputs})
+    required = {p.name for p in ir.params if p.default is None}
+    _check_names("param", {p.name for p in ir.params}, set(params), required)
+    values: dict[str, Scalar] = {}
+    for p in ir.params:
+        given = params.get(p.name, p.default)
+        assert given is not None
+        values[p.name] = torch.tensor(given, dtype=torch.float32).item() if p.type is Type.FLOAT else given
+    sizes: dict[str, int] = {}
+    for declared in ir.inputs:
+        shape = inputs[declared.name].shape
+        if len(shape) != len(declared.dims):
+            raise ValueError(f"input {declared.name!r} has {len(declared.dims)} dims, got {tuple(shape)}")
+        for dim, n in zip(declared.dims, shape, strict=True):
+            if isinstance(dim, str) and (sizes.get(dim, 1) == 1):
+                sizes[dim] = n  # a 1 broadcasts, so another input may still say the true size
+    batch, heads, q_len, head_dim = q.shape
+    kv_heads, k_len, v_dim = k.shape[1], k.shape[2], v.shape[3]
+    if kv_heads and heads % kv_heads:
+        raise ValueError(f"{heads} query heads do not divide into {kv_heads} key heads")
+    grid = Grid(batch, heads, kv_heads, q_len, k_len, head_dim, v_dim, 0, q_len, q.device)
+    return Environment(grid, dict(inputs), values, sizes)
+
+
+def _check_names(kind: str, declared: set[str], given: set[str], required: set[str]) -> None:
+    if unknown := sorted(given - declared):
+        raise TypeError(f"unknown {kind} {unknown[0]!r}")
+    if missing := sorted(required - given):
+        raise TypeError(f"missing {kind} {missing[0]!r}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """``out`` (B,H,R,Dv), ``lse`` (B,H,R), and the final ``score`` (B,H,R,K) with the ``kept`` positions."""
+
+    out: Tensor
+    lse: Tensor
+    score: Tensor
+    kept: Tensor
+
+
+def attend(
+    ir: AttentionIR,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    env: Environment,
+    seed: int,
+    dtype: torch.dtype,
+    rounded_to: torch.dtype | None = None,
+) -> Result:
+    """Attention of the rows of ``env.grid``: q (B,H,R,D), k (B,Hkv,K,D), v (B,Hkv,K,Dv), in ``dtype``.
+
+    ``rounded_to`` is the baseline's dtype: scores, weights and result are rounded to it.
+    """
+    grid = env.grid
+    k, v = (_per_query_head(t.to(dtype), grid) for t in (k, v))
+    scale = evaluate(ir.scale, env, dtype)
+    score = _rounded(q.to(dtype) @ k.transpose(-1, -2) * scale, rounded_to)
+    env = replace(env, score=score)
+    score = _rounded(evaluate(ir.final_score, env, dtype), rounded_to).expand(grid.shape)
+    with torch.no_grad():
+        mask = evaluate(ir.mask, env, dtype).expand(grid.shape)
+        keeps = mask & (score != -_INF)
+
+    logits = torch.where(mask, score, -_INF)
+    if ir.sink is not None:
+        sink = evaluate(ir.sink, env, dtype).expand(*grid.shape[:3], 1)
+        logits = torch.cat([logits, sink], -1)
+    # A row of nothing but -inf has no softmax: give it another row's, then take the result away.
+    some = (logits != -_INF).any(-1, keepdim=True)
+    logits = torch.where(some, logits, 0.0)
+    lse = torch.where(some[..., 0], torch.logsumexp(logits, -1), -_INF)
+    weights = torch.softmax(logits.to(rounded_to or dtype), -1)[..., : grid.k_len]
+    weights = torch.where(some, weights, 0.0)
+    if ir.dropout is not None and (p := drop_probability(ir.dropout, env)) > 0:
+        rows, columns = grid.word("q").view(-1), grid.word("k").view(-1)
+        keep = kept(p, seed, rows, columns, grid.batch, grid.heads)
+        weights = torch.where(keep, weights * kept_weight(p), 0.0)
+    return Result(weights.to(dtype) @ v, lse, score, keeps)
+
+
+def _rounded(x: Tensor, to: torch.dtype | None) -> Tensor:
+    """``x`` rounded to ``to`` and widened again, unless that would overflow (the baseline is finite)."""
+    if to is None or (x.isfinite() & ~x.to(to).isfinite()).any():
+        return x
+    return x.to(to).to(x.dtype)
+
+
+def _per_query_head(tensor: Tensor, grid: Grid) -> Tensor:
+    """(B,Hkv,K,D) -> (B,H,K,D): query head h reads key head h // (heads // kv_heads)."""
+    if grid.heads == grid.kv_heads:
+        return tensor
+    return tensor.index_select(1, grid.word("h_kv").view(-1))
+
+
+def drop_probability(dropout: Expr, env: Environment) -> float:
+    """The dropout clause's value, computed in float64 from float32 params, checked to lie in [0, 1]."""
+    p = float(evaluate(dropout, env, torch.float64).item())
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout is a probability between 0 and 1, got {p}")
+    return p
+
+
+def kept_weight(p: float) -> float:
+    """What a kept weight is multiplied by: 1 / (1 - p), and 0 where everything is dropped."""
+    return 1.0 / (1.0 - p) if p < 1.0 else 0.0
+
+
+def contributions(
+    ir: AttentionIR,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dout: Tensor,
+    dlse: Tensor,
+    *,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Scalar],
+    seed: int,
+) -> dict[str, Tensor]:
+    """For each ``grad`` input, the sum of the absolute contributions to each element of its gradient.
+
+    What the numerics criterion calls the size of what was summed. Heads first; float64 throughout.
+    """
+    q, k, v = (t.detach().double() for t in (q, k, v))
+    env = bind(ir, q, k, v, inputs, params)
+    widened = {n: t.detach().double() if t.is_floating_point() else t for n, t in env.inputs.items()}
+    learned = {i.name for i in ir.inputs if i.grad}
+    loads = {n for clause in ir.clauses for n in leaves(clause, op=Op.LOAD) if n.value in learned}
+    in_sink = set(leaves(ir.sink, op=Op.LOAD)) if ir.sink is not None else set()
+    *rows, columns = env.grid.shape
+    nudge = {
+        node: torch.zeros(*rows, 1 if node in in_sink else columns, dtype=torch.float64, device=q.device)
+        for node in loads
+    }
+    for zeros in nudge.values():
+        zeros.requires_grad_()
+    env = replace(env, inputs=widened, nudge=nudge)
+    result = attend(ir, q, k, v, env, seed, torch.float64)
+    nodes = list(nudge)
+    sizes = {name: torch.zeros_like(widened[name]) for name in learned}
+    if not result.out.requires_grad and not result.lse.requires_grad:
+        return sizes  # no learned input, or only in the mask, through which no gradient flows
+    each = torch.autograd.grad(
+        [result.out, result.lse],
+        [nudge[n] for n in nodes],
+        [dout.double(), dlse.double()],
+        allow_unused=True,
+    )
+    for node, parts in zip(nodes, each, strict=True):
+        if parts is None or widened[str(node.value)].numel() == 0:
+            continue
+        table = torch.zeros_like(widened[str(node.value)], requires_grad=True)
+        indices = [evaluate(i, env, torch.float64) for i in node.args]
+        read = gather(table, indices).expand(parts.shape)
+        sizes[str(node.value)] += torch.autograd.grad(read, table, parts.abs())[0]
+    return sizes

@@ -1,0 +1,136 @@
+"""When a kernel's result is right: the criterion of FlashAttention's tests, repaired.
+
+``ref`` is the reference in float64, ``base`` the dense maths as PyTorch runs it in the tensors' dtype:
+
+    max|x - ref|  <= f * max|base - ref| + floor           f = 2, or 3 where the score amplifies errors
+    mean|x - ref| <= F * mean|base - ref| + floor / 4      F = 1.5 for 16-bit tensors of 4096 elements, else 3
+    floor = 2 * max|(ref + 0.3 - 0.3) - ref| in that dtype + 2**-21 * A
+
+A is the size of what was summed. Without it a correct kernel fails where the true value is 0 and the
+baseline exact; in float32 the baseline is as good as any kernel. NaN never passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attngen.ir.nodes import AttentionIR, Expr, Op, leaves, postorder
+from attngen.ir.types import Type
+
+_LARGE = 4096  # elements from which a mean is steady enough for the tighter factor
+_INF = float("inf")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one tensor fared. ``ratio`` is error over bound, the worse of max and mean; 1 is the limit."""
+
+    name: str
+    ratio: float
+    error: float
+    bound: float
+    mean_error: float
+    mean_bound: float
+    worst: tuple[int, ...]  # the index of the largest error
+    got: float
+    expected: float
+
+    @property
+    def passed(self) -> bool:
+        return self.ratio <= 1.0  # False for NaN
+
+
+def compare(
+    name: str, x: Tensor, ref: Tensor, base: Tensor, dtype: torch.dtype, size: float, amplified: bool
+) -> Verdict:
+    """Judge ``x`` against ``ref`` (float64). ``size`` is A; ``dtype`` the one ``x`` is meant to have."""
+    ref, base, got = ref.detach().double(), base.detach().double(), x.detach().double()
+    rounded = ref.to(dtype)
+    wobble = _largest(((rounded + 0.3 - 0.3) - rounded).double().nan_to_num(0.0, 0.0, 0.0))
+    floor = 2 * wobble + 2.0**-21 * size
+    # A true value beyond the dtype's range may come back as infinity: both sides stop at its largest number.
+    top = torch.finfo(dtype).max
+    ref, base, stopped = (t.clamp(-top, top) for t in (ref, base, got))
+    error = (stopped - ref).abs()
+    # Where the baseline itself is not finite it grants nothing.
+    base_error = (base - ref).abs().nan_to_num(0.0, 0.0, 0.0)
+    mean_factor = 1.5 if dtype.itemsize == 2 and ref.numel() >= _LARGE else 3.0
+    bound = (3.0 if amplified else 2.0) * _largest(base_error) + floor
+    mean_bound = mean_factor * _mean(base_error) + floor / 4
+    return _verdict(name, error, bound, mean_bound, got, ref)
+
+
+def compare_lse(name: str, x: Tensor, ref: Tensor, scores: float, approximate_tanh: bool) -> Verdict:
+    """Judge a log-sum-exp; ``scores`` is the largest absolute kept score. -inf must be met exactly."""
+    got, ref = x.detach().double(), ref.detach().double()
+    bound = 3e-3 + 2.0**-20 * scores + (2.0**-11 * scores if approximate_tanh else 0.0)
+    error = torch.where(got == ref, 0.0, (got - ref).abs())  # inf - inf would be NaN
+    return _verdict(name, error, bound, bound, got, ref)
+
+
+def compare_zero(name: str, x: Tensor, where: Tensor) -> Verdict:
+    """Judge that ``x`` (..., R, D) is exactly 0 in the rows that keep nothing: ``where`` (..., R) is True."""
+    got = x.detach().double()
+    error = torch.where(where[..., None] & (got != 0), _INF, 0.0)
+    return _verdict(name, error, 1.0, 1.0, got, torch.zeros_like(got))
+
+
+def _verdict(name: str, error: Tensor, bound: float, mean_bound: float, got: Tensor, ref: Tensor) -> Verdict:
+    if error.numel() == 0:
+        return Verdict(name, 0.0, 0.0, bound, 0.0, mean_bound, (), 0.0, 0.0)
+    error = error.nan_to_num(nan=_INF, posinf=_INF)
+    largest, mean = _largest(error), _mean(error)
+    flat = int(error.argmax())
+    worst = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), error.shape))
+    ratio = max(_ratio(largest, bound), _ratio(mean, mean_bound))
+    return Verdict(
+        name,
+        ratio,
+        largest,
+        bound,
+        mean,
+        mean_bound,
+        worst,
+        got.reshape(-1)[flat].item(),
+        ref.reshape(-1)[flat].item(),
+    )
+
+
+def _ratio(error: float, bound: float) -> float:
+    if error == 0.0:
+        return 0.0
+    return error / bound if bound > 0.0 else _INF
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.max()) if x.numel() else 0.0
+
+
+def _mean(x: Tensor) -> float:
+    return float(x.mean()) if x.numel() else 0.0
+
+
+# Ops that pass an error on as it is, or less: anything else done to the score may enlarge it.
+_FAITHFUL = {Op.ADD, Op.SUB, Op.NEG, Op.ABS, Op.MIN, Op.MAX, Op.CLAMP, Op.WHERE}
+
+
+def amplifies(ir: AttentionIR) -> bool:
+    """Whether the score bends the dot product (softcap, a square), rather than scale and shift it."""
+    of_score: set[Expr] = set()
+    for node in postorder(ir.final_score):
+        touched = [arg in of_score for arg in node.args]
+        if node.op is Op.SCORE or any(touched):
+            of_score.add(node)
+        if not any(touched) or node.type is not Type.FLOAT or node.op in _FAITHFUL:
+            continue
+        scaled = (node.op is Op.MUL and touched.count(True) == 1) or (node.op is Op.DIV and not touched[1])
+        if not scaled:
+            return True
+    return False
+
+
+def has_tanh(ir: AttentionIR) -> bool:
+    return any(True for _ in leaves(ir.final_score, op=Op.TANH))

@@ -1,0 +1,563 @@
+"""The test kit passes what is right, and fails each planted mutant: the test of the tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ir_samples as samples
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ir_samples import CAUSAL, DIST, B, H, K
+from torch import Tensor
+
+import attngen
+from attngen import blockwise, reference
+from attngen.ir.build import build
+from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Op, const, load, make, word
+from attngen.ir.types import Type
+from attngen.source import Source
+from attngen.syntax.parse import parse
+from attngen.testing import assert_matches_reference, shapes, specs, tensors
+from attngen.testing.cases import cases
+from attngen.testing.criteria import amplifies, compare, compare_lse
+from attngen.testing.run import run_property_tests
+from attngen.testing.tensor import STRIDES, Recipe, recipe_of
+
+Attention = Callable[..., tuple[Tensor, Tensor]]
+NAMES = ("q", "k", "v")
+pytest_plugins = ("pytester",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on many."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@dataclass
+class StandIn:
+    """A variant without a compiler: ``run`` is called as ``blockwise.attention`` is."""
+
+    ir: AttentionIR
+    run: Attention = blockwise.attention
+    runs_ir: AttentionIR | None = None  # what it computes, where that is not what it promises
+    calls: int = field(default=0)
+
+    @property
+    def name(self) -> str:
+        return self.ir.name
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Any:
+        self.calls += 1
+        inputs = {i.name: given.pop(i.name) for i in self.ir.inputs}
+        params = {p.name: given.pop(p.name) for p in self.ir.params if p.name in given}
+        assert given.pop("return_lse") is True
+        return self.run(self.runs_ir or self.ir, q, k, v, inputs=inputs, params=params, **given)
+
+
+def arguments(ir: AttentionIR, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
+    """A call that no mutant may pass: 37 queries, 45 keys, two query heads a key head."""
+    torch.manual_seed(3)
+    batch, heads, kv_heads, sq, sk, d = 2, 4, 2, 37, 45, 16
+    given: dict[str, Any] = {
+        "slopes": torch.rand(heads) * 0.3,
+        "prefix": torch.tensor([20, 40], dtype=torch.int32),
+        "doc": torch.tensor([[0] * 17 + [1] * 28, [3] * 30 + [5] * 15], dtype=torch.int32),
+        "sinks": torch.randn(heads),
+        "table": torch.randn(heads, 32),
+        "bias": torch.randn(batch, heads, sq, sk),
+        "cap": 2.0,
+        "p": 0.3,
+    }
+    wanted = {i.name for i in ir.inputs} | {p.name for p in ir.params}
+    q = torch.randn(batch, heads, sq, d).to(dtype)
+    k, v = (torch.randn(batch, kv_heads, sk, d).to(dtype) for _ in range(2))
+    return {"q": q, "k": k, "v": v, "seed": 11, **{n: x for n, x in given.items() if n in wanted}}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("sample", samples.ALL, ids=lambda f: f.__name__)
+def test_a_correct_kernel_passes(sample: Callable[[], AttentionIR], dtype: torch.dtype) -> None:
+    ir = sample()
+    verdicts = assert_matches_reference(StandIn(ir), **arguments(ir, dtype))
+    assert {"out", "lse", "dq", "dk", "dv"} <= {v.name for v in verdicts}
+
+
+class AsTensorCoresRound(torch.autograd.Function):
+    """Full attention as tiled kernels round it: float32 sums, 16-bit operands of every product.
+
+    The backward has the output's rounding in delta, as FlashAttention's has.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        s = q.float() @ k.float().mT * q.shape[-1] ** -0.5
+        top = s.amax(-1, keepdim=True)
+        p = (s - top).exp()
+        total = p.sum(-1, keepdim=True)
+        out = (p.to(q.dtype).float() @ v.float() / total).to(q.dtype)
+        lse = (total.log() + top)[..., 0]
+        ctx.save_for_backward(q, k, v, out, lse)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> Any:
+        q, k, v, out, lse = ctx.saved_tensors
+        own, scale = q.dtype, q.shape[-1] ** -0.5
+        p = (q.float() @ k.float().mT * scale - lse[..., None]).exp()
+        delta = (dout.float() * out.float()).sum(-1) - dlse
+        ds = (p * (dout.float() @ v.float().mT - delta[..., None])).to(own).float()
+        dv = p.to(own).float().mT @ dout.float()
+        return (ds @ k.float() * scale).to(own), (ds.mT @ q.float() * scale).to(own), dv.to(own)
+
+
+def as_tensor_cores_round(
+    ir: AttentionIR, q: Tensor, k: Tensor, v: Tensor, *, layout: str, **_: Any
+) -> tuple[Tensor, Tensor]:
+    q, k, v = (reference.heads_first(t, layout) for t in (q, k, v))
+    group = q.shape[1] // k.shape[1]
+    if not k.shape[2]:
+        out, lse = blockwise.attention(ir, q, k, v)
+    else:  # each head's dk and dv are rounded before the group is summed: more than a kernel does
+        wide = (t.float().repeat_interleave(group, 1).to(t.dtype) for t in (k, v))
+        out, lse = AsTensorCoresRound.apply(q, *wide)  # type: ignore[no-untyped-call]
+    return reference.heads_first(out, layout), lse
+
+
+def test_a_kernel_that_rounds_as_tensor_cores_do_passes() -> None:
+    report = run_property_tests(
+        StandIn(samples.full(), as_tensor_cores_round),
+        examples=60,
+        dtypes=("float16", "bfloat16"),
+        max_length=70,
+    )
+    assert report.passed, report.failure
+    assert report.worst["float16", "dq"].ratio > 0.1  # the criterion is near enough to see the rounding
+
+
+# --- planted mutants -------------------------------------------------------------------------------------
+
+
+def off(ir: AttentionIR, **parts: Any) -> tuple[AttentionIR, AttentionIR, Attention]:
+    """A kernel of another spec than it promises."""
+    return ir, replace(ir, **parts), blockwise.attention
+
+
+def around(sample: AttentionIR, wrong: Callable[..., tuple[Tensor, Tensor]]) -> Any:
+    """A kernel that does something wrong beside its maths."""
+    return sample, sample, wrong
+
+
+def with_gradient(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The identity, whose gradient is changed on its way back."""
+
+    def identity(x: Tensor) -> Tensor:
+        passed = x.view_as(x)
+        if passed.requires_grad:
+            passed.register_hook(change)
+        return passed
+
+    return identity
+
+
+def grads(which: str, change: Callable[[Tensor], Tensor]) -> Attention:
+    """A kernel with one wrong gradient: of q, k, v or an input."""
+
+    def run(ir: AttentionIR, *qkv: Tensor, inputs: dict[str, Tensor], **more: Any) -> tuple[Tensor, Tensor]:
+        wrong = with_gradient(change)
+        q, k, v = (wrong(t) if n == which else t for n, t in zip(NAMES, qkv, strict=True))
+        inputs = {n: wrong(t) if n == which else t for n, t in inputs.items()}
+        return blockwise.attention(ir, q, k, v, inputs=inputs, **more)
+
+    return run
+
+
+def results(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Attention:
+    def run(*args: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        return change(*blockwise.attention(*args, **more))
+
+    return run
+
+
+def wrong_heads(ir: AttentionIR, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> tuple[Tensor, Tensor]:
+    """Head h reads key head h % kv_heads."""
+    group = q.shape[1] // k.shape[1]
+    return blockwise.attention(ir, q, k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1), **more)
+
+
+def dropped_edge(ir: AttentionIR, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> tuple[Tensor, Tensor]:
+    """The keys after the last whole tile of 16 are forgotten."""
+    n = k.shape[2] // 16 * 16
+    return blockwise.attention(ir, q, k[:, :, :n], v[:, :, :n], **more)
+
+
+def halves(rescale: bool, both_sums: bool) -> Attention:
+    """Online softmax over two tiles of keys, with its rescaling or its running sum forgotten."""
+
+    def run(ir: AttentionIR, q: Tensor, k: Tensor, v: Tensor, **more: Any) -> tuple[Tensor, Tensor]:
+        group = q.shape[1] // k.shape[1]
+        wide_q, *wide = (t.float() for t in (q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)))
+        first, second = (wide_q @ t.mT * q.shape[-1] ** -0.5 for t in wide[0].split([16, k.shape[2] - 16], 2))
+        m1 = first.amax(-1, keepdim=True)
+        m = torch.maximum(m1, second.amax(-1, keepdim=True))
+        shrink = (m1 - m).exp() if rescale else torch.ones_like(m)
+        p1, p2 = (first - m1).exp(), (second - m).exp()
+        v1, v2 = wide[1].split([16, k.shape[2] - 16], 2)
+        total = p2.sum(-1, keepdim=True) + (shrink * p1.sum(-1, keepdim=True) if both_sums else 0)
+        out = (shrink * (p1 @ v1) + p2 @ v2) / total
+        return out.to(q.dtype), (total.log() + m)[..., 0]
+
+    return run
+
+
+def dropout_of(change: Callable[[int], int]) -> Attention:
+    def run(*args: Any, seed: int, **more: Any) -> tuple[Tensor, Tensor]:
+        return blockwise.attention(*args, seed=change(seed), **more)
+
+    return run
+
+
+def first_of_group(gradient: Tensor) -> Tensor:
+    gradient = gradient.clone()
+    gradient[:, 1:] = 0
+    return gradient
+
+
+def poke(at: tuple[int, ...], value: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def change(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+        mark = torch.zeros(out.shape, dtype=torch.bool)
+        mark[at] = True
+        return torch.where(mark, torch.tensor(value, dtype=out.dtype), out), lse
+
+    return change
+
+
+def mutants() -> dict[str, tuple[AttentionIR, AttentionIR, Attention]]:
+    full, causal, alibi, cap = samples.full(), samples.causal(), samples.alibi(), samples.softcap()
+    window, prefix, docs, dropped = (
+        f() for f in (samples.window, samples.prefix, samples.documents, samples.dropped)
+    )
+    sink, learned, dense = samples.sink(), samples.learned_bias(), samples.dense_bias()
+    slope = load("slopes", Type.FLOAT, (H,))
+    far = samples.real(make(Op.ABS, DIST))
+    doc = [load("doc", Type.INT, (B, i)) for i in (word("q"), K)]
+    bias_t = load("bias", Type.FLOAT, (B, H, word("pos"), K))
+    short = make(Op.CLAMP, make(Op.ADD, DIST, const(15)), const(0), const(30))
+    return {
+        "causal keeps one future key": off(causal, mask=make(Op.LE, const(-1), DIST)),
+        "causal drops the diagonal": off(causal, mask=make(Op.LT, const(0), DIST)),
+        "causal aligned at the top left": off(causal, mask=make(Op.LE, K, word("q"))),
+        "causal forgotten": off(causal, mask=TRUE),
+        "window of n + 1": off(window, mask=samples.window(17).mask),
+        "window of n - 1": off(window, mask=samples.window(15).mask),
+        "window without causal": off(window, mask=make(Op.LT, DIST, const(16))),
+        "prefix inclusive": off(
+            prefix, mask=make(Op.OR, CAUSAL, make(Op.LE, K, load("prefix", Type.INT, (B,))))
+        ),
+        "prefix of the first batch": off(
+            prefix, mask=make(Op.OR, CAUSAL, make(Op.LT, K, load("prefix", Type.INT, (const(0),))))
+        ),
+        "document of the row, not the position": off(docs, mask=make(Op.AND, CAUSAL, make(Op.EQ, *doc))),
+        "bias of the wrong sign": off(alibi, score=(make(Op.ADD, SCORE, make(Op.MUL, slope, far)),)),
+        "slope of the key head": off(
+            alibi,
+            score=(make(Op.SUB, SCORE, make(Op.MUL, load("slopes", Type.FLOAT, (word("h_kv"),)), far)),),
+        ),
+        "softcap forgotten": off(cap, score=()),
+        "softcap without its derivative": around(cap, grads("q", lambda g: g * 1.2)),
+        "bias row shifted": off(dense, score=(make(Op.ADD, SCORE, bias_t),)),
+        "table's last bucket merged": off(
+            learned, score=(make(Op.ADD, SCORE, load("table", Type.FLOAT, (H, short))),)
+        ),
+        "scale off by a percent": off(full, scale=make(Op.MUL, full.scale, const(1.01))),
+        "sink forgotten": off(sink, sink=None),
+        "sink of the first head": off(sink, sink=load("sinks", Type.FLOAT, (const(0),))),
+        "head map modulo": around(full, wrong_heads),
+        "edge tile dropped": around(full, dropped_edge),
+        "no rescale": around(full, halves(rescale=False, both_sums=True)),
+        "running sum restarted": around(full, halves(rescale=True, both_sums=False)),
+        "dropout scaled twice": around(dropped, results(lambda out, lse: (out / 0.7, lse))),
+        "dropout unscaled": around(dropped, results(lambda out, lse: (out * 0.7, lse))),
+        "another seed": around(dropped, dropout_of(lambda seed: seed + 1)),
+        "seed's high word lost": around(dropped, dropout_of(lambda seed: seed & 7)),
+        "sign of dq": around(full, grads("q", torch.neg)),
+        "sign of dk": around(full, grads("k", torch.neg)),
+        "dv of one head of the group": around(full, grads("v", first_of_group)),
+        "dk scaled twice": around(full, grads("k", lambda g: g * 0.25)),
+        "table's gradient forgotten": around(learned, grads("table", torch.zeros_like)),
+        "table's gradient counted twice": around(learned, grads("table", lambda g: g * 2)),
+        "sink's sign": around(sink, grads("sinks", torch.neg)),
+        "lse not differentiated": around(full, results(lambda out, lse: (out, lse.detach()))),
+        "lse in base 2": around(full, results(lambda out, lse: (out, lse * 1.4427))),
+        "lse without the maximum": around(full, results(lambda out, lse: (out, lse - 0.1))),
+        "one NaN": around(full, results(poke((0, 0, 3, 4), float("nan")))),
+        "one stale element": around(full, results(poke((1, 3, 36, 15), 0.0))),
+        "one infinity": around(full, results(poke((0, 0, 0, 0), float("inf")))),
+        "out of another dtype": around(full, results(lambda out, lse: (out.double(), lse))),
+        "out of another shape": around(full, results(lambda out, lse: (out.mT, lse))),
+        "out rounded to eight bits": around(
+            full, results(lambda out, lse: (out.to(torch.float8_e4m3fn).to(out.dtype), lse))
+        ),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("name", list(mutants()))
+def test_each_planted_mutant_fails(name: str, dtype: torch.dtype) -> None:
+    promised, computed, run = mutants()[name]
+    with pytest.raises(AssertionError, match="does not match its reference"):
+        assert_matches_reference(StandIn(promised, run, computed), **arguments(promised, dtype))
+
+
+def test_the_mutants_scaffolding_is_itself_correct() -> None:
+    """What the mutants fail by is their mutation: the online softmax without one passes."""
+    ir = samples.full()
+    assert_matches_reference(StandIn(ir, halves(rescale=True, both_sums=True)), **arguments(ir))
+    assert_matches_reference(StandIn(ir, grads("q", lambda g: g)), **arguments(ir))
+
+
+# --- reports ---------------------------------------------------------------------------------------------
+
+
+def test_a_failure_says_what_where_and_how_to_see_it_again() -> None:
+    ir = samples.alibi()
+    q, k, v = (Recipe((1, 2, 20, 16), "float16", "transposed", seed=i).build() for i in range(3))
+    variant = StandIn(ir, results(poke((0, 1, 7, 5), 99.0)))
+    with pytest.raises(AssertionError) as caught:
+        assert_matches_reference(variant, q, k, v, slopes=torch.tensor([0.5, 0.25]))
+    text = str(caught.value)
+    assert "out[0, 1, 7, 5] is 99.0" in text
+    assert "strides (640, 16, 32, 1)" in text and "torch.float16" in text
+
+    script = text.split("To reproduce:\n\n")[1]
+    with pytest.raises(AssertionError) as again:
+        exec(script.replace("import attngen\n", "").replace("...  # alibi", "given"), {"given": variant})
+    assert str(again.value) == text
+
+
+def test_tensors_of_no_recipe_are_reproduced_from_a_file(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ir = samples.full()
+    variant = StandIn(ir, results(poke((0, 0, 0, 0), float("nan"))))
+    with pytest.raises(AssertionError, match=r"torch\.load"):
+        assert_matches_reference(variant, **arguments(ir))
+    assert len(list(tmp_path.iterdir())) >= 3
+
+
+# --- the criterion ---------------------------------------------------------------------------------------
+
+
+def test_nan_never_passes_and_infinity_only_where_the_true_value_overflows() -> None:
+    ref = torch.tensor([1.0, 2.0, 1e6], dtype=torch.float64)
+    good = torch.tensor([1.0, 2.0, float("inf")], dtype=torch.float16)
+    assert compare("x", good, ref, good, torch.float16, 1.0, False).passed
+    for at, bad in ((0, float("nan")), (2, float("nan")), (1, float("inf")), (2, -float("inf"))):
+        x = good.clone()
+        x[at] = bad
+        verdict = compare("x", x, ref, good, torch.float16, 1.0, False)
+        assert not verdict.passed and verdict.worst == (at,)
+    poisoned_base = torch.full_like(good, float("nan"))
+    assert not compare("x", good + 0.1, ref, poisoned_base, torch.float16, 1.0, False).passed
+
+
+def test_the_bound_is_the_baselines_error_twice_and_three_times_where_amplified() -> None:
+    ref = torch.zeros(8, dtype=torch.float64)
+    base = torch.full((8,), 0.01, dtype=torch.float64)
+    for error, amplified, passes in (
+        (0.019, False, True),
+        (0.021, False, False),
+        (0.029, True, True),
+        (0.031, True, False),
+    ):
+        x = torch.zeros(8, dtype=torch.float64)
+        x[3] = error  # so that the mean stays small
+        assert compare("x", x, ref, base, torch.float16, 0.0, amplified).passed is passes
+
+
+def test_the_mean_is_held_tighter_for_large_sixteen_bit_tensors() -> None:
+    for n, dtype, passes in (
+        (4096, torch.float16, False),
+        (4095, torch.float16, True),
+        (4096, torch.float32, True),
+    ):
+        ref, base = torch.zeros(n, dtype=torch.float64), torch.full((n,), 0.01, dtype=torch.float64)
+        assert compare("x", base * 1.7, ref, base, dtype, 0.0, False).passed is passes
+
+
+def test_lse_must_meet_minus_infinity_exactly() -> None:
+    inf = float("inf")
+    ref = torch.tensor([1.0, -inf], dtype=torch.float64)
+    assert compare_lse("lse", torch.tensor([1.002, -inf]), ref, 1.0, False).passed
+    for bad in ([1.004, -inf], [1.0, -1e30], [-inf, -inf], [1.0, float("nan")], [1.0, inf]):
+        assert not compare_lse("lse", torch.tensor(bad), ref, 1.0, False).passed
+
+
+def test_what_bends_the_score_amplifies_and_what_shifts_or_scales_it_does_not() -> None:
+    assert amplifies(samples.softcap())
+    assert amplifies(samples.variant("v", score=(make(Op.MUL, SCORE, SCORE),)))
+    assert amplifies(samples.variant("v", score=(make(Op.DIV, const(1.0), SCORE),)))
+    for ir in (samples.full(), samples.alibi(), samples.learned_bias()):
+        assert not amplifies(ir)
+    assert not amplifies(samples.variant("v", score=(make(Op.MUL, const(2.0), SCORE),)))
+    assert not amplifies(samples.variant("v", score=(make(Op.DIV, SCORE, const(2.0)),)))
+
+
+# --- strategies ------------------------------------------------------------------------------------------
+
+fast = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck), database=None)
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (1, 1, 1, 16), (0, 2, 3, 8), (2, 2, 0, 8)])
+def test_a_recipe_gives_its_shape_and_the_same_tensor_again(strides: str, shape: tuple[int, ...]) -> None:
+    recipe = Recipe(shape, "bfloat16", strides)
+    tensor = recipe.build()
+    assert tensor.shape == shape and tensor.dtype is torch.bfloat16 and not tensor.isnan().any()
+    assert torch.equal(tensor, recipe.build()) and recipe_of(tensor) == recipe
+    assert tensor.requires_grad_().is_leaf
+
+
+def test_memory_layouts_differ() -> None:
+    built = {s: Recipe((2, 3, 5, 8), strides=s).build() for s in STRIDES}
+    assert len({(t.stride(), t.storage_offset()) for t in built.values()}) == len(STRIDES)
+
+
+@fast
+@given(shapes(max_length=80), st.data())
+def test_shapes_and_tensors_are_within_bounds(shape: Any, data: st.DataObject) -> None:
+    assert shape.q_len <= 80 and shape.k_len <= 80 and shape.batch * shape.heads <= 6
+    assert shape.heads % shape.kv_heads == 0
+    assert data.draw(tensors(shape.q)).shape == shape.q
+
+
+@fast
+@given(shapes(head_dims=[64]))
+def test_head_dims_can_be_restricted(shape: Any) -> None:
+    assert shape.head_dim == shape.v_dim == 64
+
+
+@fast
+@given(cases(samples.documents()))
+def test_inputs_are_drawn_as_declared(case: Any) -> None:
+    doc = case.tensors()["doc"]
+    assert doc.dtype is torch.int32 and (doc.diff(dim=-1) >= 0).all()
+    assert doc.shape[0] in (1, case.shape.batch) and doc.shape[1] in (1, case.shape.k_len)
+
+
+def built(text: str) -> AttentionIR:
+    source = Source(text)
+    return build(parse(source), source)
+
+
+@settings(parent=fast, max_examples=60)
+@given(specs())
+def test_every_drawn_spec_is_well_typed_and_runs(text: str) -> None:
+    ir = built(text)
+    case = cases(ir, max_length=20, head_dims=[16])
+    q = torch.randn(1, 2, 9, 16)
+    k = torch.randn(1, 1, 11, 16)
+    assert case is not None
+    inputs = {i.name: made_up(i.dtype, i.dims) for i in ir.inputs}
+    out = reference.attention(ir, q, k, k, inputs=inputs, seed=1)
+    assert isinstance(out, Tensor) and out.isfinite().all(), text
+
+
+def made_up(dtype: str, dims: tuple[int | str, ...]) -> Tensor:
+    sizes = {"batch": 1, "heads": 2, "kv_heads": 1, "q_len": 9, "k_len": 11}
+    shape = [d if isinstance(d, int) else sizes.get(d, 5) for d in dims]
+    return (torch.randn(shape) * 2).to(getattr(torch, dtype))
+
+
+def test_drawn_specs_vary() -> None:
+    seen = set()
+
+    @settings(parent=fast, max_examples=100, derandomize=True)
+    @given(specs())
+    def collect(text: str) -> None:
+        seen.update(
+            word
+            for word in ("mask", "sink", "dropout", "scale", "let", "def", "score")
+            if f"\n{word} " in text
+        )
+
+    collect()
+    assert seen == {"mask", "sink", "dropout", "scale", "let", "def", "score"}
+
+
+# --- property runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample", samples.ALL, ids=lambda f: f.__name__)
+def test_property_runs_pass_a_correct_kernel(sample: Callable[[], AttentionIR]) -> None:
+    done: list[int] = []
+    report = run_property_tests(StandIn(sample()), examples=25, progress=done.append, max_length=40)
+    assert report.passed, report.failure
+    assert report.examples == 25 == done[-1]
+    assert {dtype for dtype, _ in report.worst} == {"float16", "float32"}
+
+
+def test_property_runs_shrink_a_failure_and_report_it() -> None:
+    variant = StandIn(samples.causal(), runs_ir=samples.window(16))
+    report = run_property_tests(variant, examples=60)
+    assert not report.passed and report.failure is not None
+    assert "To reproduce" in report.failure
+    # The smallest call that shows it: one plane, and few more keys than the window.
+    assert "(1, 1, " in report.failure and "FAILED" in str(report)
+
+
+def test_property_runs_report_what_a_kernel_raises() -> None:
+    def broken(*args: Any, **more: Any) -> Any:
+        raise RuntimeError("illegal memory access")
+
+    report = run_property_tests(StandIn(samples.full(), broken), examples=5)
+    assert not report.passed and report.failure == "RuntimeError: illegal memory access"
+
+
+def test_a_learned_input_that_only_the_mask_reads_has_no_gradient() -> None:
+    table = load("table", Type.FLOAT, (H, K))
+    ir = replace(samples.learned_bias(), score=(), mask=make(Op.LT, table, const(0.4)))
+    verdicts = assert_matches_reference(StandIn(ir), **arguments(ir))
+    assert next(v for v in verdicts if v.name == "dtable").error == 0.0
+
+
+def test_the_plugin_tests_each_spec_file(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One item a file; a failure shows the report and how to reproduce it, not a traceback."""
+    wrong = StandIn(samples.causal(), runs_ir=samples.full())
+    variants = {"right": StandIn(samples.causal()), "wrong": wrong}
+    monkeypatch.setattr(attngen, "load", lambda path: variants[Path(path).stem], raising=False)
+    for name in variants:
+        (pytester.path / f"{name}.attn").write_text("variant causal\nmask = causal\n")
+    result = pytester.runpytest_inprocess("-p", "attngen.testing.plugin", "--attngen-examples=20")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*causal does not match its reference*", "*To reproduce:*"])
+    result.stdout.no_fnmatch_line("*plugin.py*Error*")
+    assert variants["right"].calls == 20
+
+
+def test_the_same_seed_draws_the_same_calls() -> None:
+    drawn: list[list[tuple[int, ...]]] = [[], []]
+    for calls in drawn:
+
+        def record(ir: AttentionIR, q: Tensor, *more: Tensor, _calls: Any = calls, **named: Any) -> Any:
+            _calls.append((*q.shape, *q.stride()))
+            return blockwise.attention(ir, q, *more, **named)
+
+        run_property_tests(StandIn(samples.full(), record), examples=8, seed=5, max_length=20)
+    assert drawn[0] == drawn[1]
+
+
+def test_the_plugin_loads_neither_torch_nor_hypothesis() -> None:
+    """Everyone who has attngen installed pays for it at every start of pytest."""
+    code = "import sys, attngen.testing.plugin; print('torch' in sys.modules, 'hypothesis' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
