@@ -1,0 +1,255 @@
+"""The command line. Each command is a function here, and its work is in ``attngen/commands``.
+
+Errors of a spec go to stderr as ``FILE:LINE:COL: error: ...``, and the exit status is 1; a wrong call of a
+command is status 2. Nothing is imported before a command needs it: ``attngen check`` never loads torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from attngen.commands.common import Backend, Failures, complain, settings
+from attngen.errors import AttnGenError
+from attngen.spec_file import find_spec
+
+app = typer.Typer(
+    name="attngen",
+    help="From a few lines of maths to an attention kernel, forward and backward.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a defect of ours is shown as Python shows it
+)
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Paths of specs, or names from the zoo.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="The path of a spec, or a name from the zoo.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a const.")]
+BackendOption = Annotated[Backend, typer.Option(help="Who writes the kernel.")]
+
+
+class Stage(StrEnum):
+    """What the compiler thought, in the order in which it thinks."""
+
+    AST = "ast"
+    IR = "ir"
+    RANGES = "ranges"
+    PLAN = "plan"
+    TRITON = "triton"
+
+
+class Device(StrEnum):
+    """Where the kernels run."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app(prog_name="attngen")
+    except AttnGenError as error:
+        complain(error)
+        sys.exit(1)
+
+
+def _numbers(text: str) -> list[int]:
+    """``"64,128"`` as ``[64, 128]``."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} is not a list of positive numbers, as 64,128")
+    return numbers
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+    return table
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        from importlib import metadata
+
+        try:
+            print(f"attngen {metadata.version('attngen')}")
+        except metadata.PackageNotFoundError:
+            print("attngen, run from a checkout that is not installed")
+        raise typer.Exit
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(metavar="NAME", help="The variant's name.")]) -> None:
+    """Write NAME.attn, a commented starter spec."""
+    from attngen.commands.new import create
+
+    path = create(name)
+    print(f"wrote {path}; next: attngen check {path}")
+
+
+@app.command()
+def zoo(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
+    """List the ready specs, or print one."""
+    from attngen.commands.zoo import listing
+
+    if name is not None:
+        print(find_spec(name.removesuffix(".attn")).text, end="")
+        return
+    specs = listing()
+    width = max(len(spec) for spec, _ in specs)
+    for spec, meaning in specs:
+        print(f"{spec:<{width}}  {meaning}")
+
+
+@app.command()
+def check(files: Files) -> None:
+    """Check grammar, names and types; warn of what looks wrong."""
+    from attngen.commands.check import check as check_spec
+    from attngen.commands.check import signature
+
+    failures = Failures()
+    for file in files:
+        with failures.caught():
+            source = find_spec(file)
+            ir, warnings = check_spec(source)
+            for warning in warnings:
+                complain(warning)
+            print(f"{source.name}: ok: {signature(ir)}")
+    failures.exit_if_any()
+
+
+@app.command()
+def show(
+    file: File,
+    stage: Annotated[Stage, typer.Option(help="Which stage.")] = Stage.TRITON,
+    set_: Set = None,
+    backend: BackendOption = Backend.AUTO,
+) -> None:
+    """Print one stage of the compiler: its tree, IR, tile ranges, plan, or the kernel itself."""
+    from attngen.commands.show import text_of
+
+    print(text_of(find_spec(file), stage.value, settings(set_ or ()), backend))
+
+
+@app.command()
+def build(
+    files: Files,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the modules go.")],
+    set_: Set = None,
+    backend: BackendOption = Backend.AUTO,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if a file would change.")
+    ] = False,
+) -> None:
+    """Write DIR/<variant>.py, a module that needs torch and triton only."""
+    from attngen.commands.build import compile_all
+
+    failures = Failures()
+    modules = compile_all(files, out, settings(set_ or ()), backend, failures)
+    failures.exit_if_any()
+    for module in modules:
+        for warning in module.warnings:
+            complain(warning)
+        if not check:
+            module.write()
+            print(f"wrote {module.path}")
+        elif not module.is_current():
+            failures.count += 1
+            complain(f"{module.path}: would change")
+    failures.exit_if_any()
+
+
+@app.command()
+def mask(
+    file: File,
+    q: Annotated[int, typer.Option("--q", min=1, max=16384, help="Queries.")] = 256,
+    k: Annotated[int, typer.Option("--k", min=1, max=16384, help="Keys.")] = 256,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE.png", help="Draw it to a file.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Set a const or a param, or fill an input with a number."
+        ),
+    ] = None,
+) -> None:
+    """Show which keys each query sees, for the first head of the first sequence."""
+    from attngen.commands import mask as drawing
+
+    picture = drawing.sample(find_spec(file), q, k, settings(set_ or ()))
+    for line in picture.assumptions:
+        print(line)
+    if out is None:
+        print(drawing.terminal(picture))
+    else:
+        drawing.save_png(picture, out)
+        print(f"wrote {out}")
+
+
+@app.command()
+def test(
+    files: Files,
+    examples: Annotated[int, typer.Option(min=1, help="Random examples for each spec.")] = 50,
+    device: Annotated[Device, typer.Option(help="cpu runs Triton's interpreter.")] = Device.CPU,
+    backend: BackendOption = Backend.AUTO,
+    head_dim: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Draw head dims from these, with commas between.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same examples.")] = 0,
+    set_: Set = None,
+) -> None:
+    """Test the kernel against the reference on random shapes, strides and values."""
+    from attngen.commands.test import run_tests
+
+    run_tests(
+        files,
+        examples=examples,
+        device=device.value,
+        backend=backend,
+        head_dims=_numbers(head_dim) if head_dim else None,
+        seed=seed,
+        overrides=settings(set_ or ()),
+    )
+
+
+@app.command("compile-check")
+def compile_check(
+    files: Files,
+    target: Annotated[
+        str, typer.Option(metavar="LIST", help="Targets, with commas between.")
+    ] = "sm_80,sm_90,sm_100,gfx942",
+    head_dim: Annotated[str, typer.Option(metavar="LIST", help="Head dims, with commas between.")] = "64,128",
+    set_: Set = None,
+) -> None:
+    """Compile every kernel for each target, with no GPU, and hold it to the target's limits."""
+    from attngen.commands.compile_check import lines_of
+
+    dims = _numbers(head_dim)
+    failures = Failures()
+    table = _table("variant", "kernel", "target", "head dim", "registers", "spills", "shared, bytes", "")
+    for row in lines_of(files, target.split(","), dims, settings(set_ or ()), failures):
+        if not row.ok:
+            failures.count += 1
+        table.add_row(*row.cells, Text(row.verdict, style="" if row.ok else "bold red"))
+    Console().print(table)
+    failures.exit_if_any()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""``attngen test``: the kernel against the reference, on random calls, with the shrunk one that fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from attngen.commands.common import Backend, Failures
+from attngen.errors import BuildError
+from attngen.ir.types import Scalar
+
+if TYPE_CHECKING:
+    from attngen.testing.run import Report
+
+
+def run_tests(
+    files: Sequence[str],
+    *,
+    examples: int,
+    device: str,
+    backend: Backend,
+    head_dims: Sequence[int] | None,
+    seed: int,
+    overrides: Mapping[str, Scalar],
+) -> None:
+    """Test every FILE and print a line for each; exit status 1 where one fails or cannot be built."""
+    # Triton reads this when it is first imported, which nothing has done yet.
+    os.environ["TRITON_INTERPRET"] = "1" if device == "cpu" else "0"
+    _require(device)
+
+    import attngen
+    from attngen.testing.run import run_property_tests
+
+    failures = Failures()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for file in files:
+            task = progress.add_task(file, total=examples)
+            with failures.caught():
+                started = time.perf_counter()
+                report = run_property_tests(
+                    attngen.load(file, backend=backend.value, **overrides),
+                    examples=examples,
+                    device=device,
+                    head_dims=head_dims,
+                    seed=seed,
+                    progress=lambda done, task=task: progress.update(task, completed=done),  # type: ignore[misc]
+                )
+                failures.count += not report.passed
+                progress.console.file.flush()
+                print(summary(report, time.perf_counter() - started), flush=True)
+            progress.remove_task(task)
+    failures.exit_if_any()
+
+
+def summary(report: Report, seconds: float) -> str:
+    """One line for a variant that passed; the counter-example too for one that failed."""
+    if not report.passed:
+        return f"{report.variant}: FAILED after {report.examples} examples\n\n{report.failure}\n"
+    line = f"{report.variant}: {report.examples} examples passed in {seconds:.0f} s"
+    if report.worst:
+        (dtype, _), worst = max(report.worst.items(), key=lambda item: item[1].ratio)
+        line += f"; largest error {worst.ratio:.2f} of its bound ({worst.name}, {dtype})"
+    return line
+
+
+def _require(device: str) -> None:
+    try:
+        import hypothesis  # noqa: F401
+    except ImportError:
+        raise BuildError("property tests need hypothesis", hint="pip install 'attngen[test]'") from None
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BuildError("torch sees no CUDA device", hint="--device cpu runs Triton's interpreter")

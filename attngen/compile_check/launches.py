@@ -1,0 +1,132 @@
+"""What the emitted launcher launches on a GPU that is not there.
+
+The launcher itself runs, so nothing about it is repeated here: tiles, descriptors, strides and constants are
+its own. It is given tensors that have a shape, strides and a device but no data (torch's FakeTensor), a torch
+that names the target as the current GPU, and kernels that note their arguments instead of running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+import triton
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from attngen.ir.nodes import AttentionIR
+from attngen.ir.types import Scalar, Type
+from attngen.plan.tiles import Target
+
+#: What q, k and v may hold.
+DTYPES = ("float16", "bfloat16", "float32")
+
+# Of the call that is launched. Every size is above 1, since a dimension of 1 has no stride worth the name.
+_BATCH, _HEADS, _KV_HEADS, _LENGTH = 2, 8, 4, 1024
+_RUN_TIME_SIZE = 32  # of a dimension that only an input's declaration names
+
+# Of a param without a default. Kernels are not specialised on it; a dropout of 0.5 is a probability.
+_ARBITRARY: dict[Type, Scalar] = {Type.BOOL: True, Type.INT: 3, Type.FLOAT: 0.5}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel (a ``triton.JITFunction``) and the arguments of one launch."""
+
+    kernel: Any
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+def launches(
+    module: ModuleType, ir: AttentionIR, target: Target, head_dim: int, dtype: str
+) -> tuple[Launch, ...]:
+    """The launches of a forward and a backward with q, k and v of this dtype, head_dim wide."""
+    found: list[Launch] = []
+    with FakeTensorMode(), _recorded(module, found), _on(module, target):
+        q = _tensor(dtype, _BATCH, _HEADS, _LENGTH, head_dim)
+        k, v = (_tensor(dtype, _BATCH, _KV_HEADS, _LENGTH, head_dim) for _ in range(2))
+        out, d_out, dq, dk, dv = map(torch.empty_like, (q, q, q, k, v))
+        lse, d_lse = (_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(2))
+        own = _own_arguments(ir, head_dim)
+        module.launch_forward(q, k, v, *own, out, lse)
+        module.launch_backward(q, k, v, *own, out, lse, d_out, d_lse, dq, dk, dv)
+    return tuple(found)
+
+
+def _tensor(dtype: str, *shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
+
+
+def _own_arguments(ir: AttentionIR, head_dim: int) -> list[Any]:
+    """The variant's inputs, seed and params, in the launcher's order."""
+    sizes = {
+        "batch": _BATCH,
+        "heads": _HEADS,
+        "kv_heads": _KV_HEADS,
+        "q_len": _LENGTH,
+        "k_len": _LENGTH,
+        "head_dim": head_dim,
+        "v_dim": head_dim,
+    }
+    own: list[Any] = []
+    for item in ir.inputs:
+        dims = (d if isinstance(d, int) else sizes.get(d, _RUN_TIME_SIZE) for d in item.dims)
+        own.append(_tensor(item.dtype, *dims))
+    if ir.dropout is not None:
+        own.append(_tensor("int64", 1))
+    own += [_ARBITRARY[p.type] if p.default is None else p.default for p in ir.params]
+    return own
+
+
+@contextlib.contextmanager
+def _recorded(module: ModuleType, found: list[Launch]) -> Iterator[None]:
+    """Launches of the module's kernels go to ``found``."""
+    kernels = [x for x in vars(module).values() if isinstance(x, triton.JITFunction)]
+
+    def recorder(kernel: Any) -> Callable[..., None]:
+        def run(*arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
+            # By position, all but what is an option of the compiler rather than an argument of the kernel.
+            options = {n: named.pop(n) for n in tuple(named) if n not in kernel.arg_names}
+            bound = inspect.signature(kernel.fn).bind(*arguments, **named)
+            found.append(Launch(kernel, bound.args, options))
+
+        return run
+
+    for kernel in kernels:
+        kernel.run = recorder(kernel)  # what kernel[grid](...) calls
+    try:
+        yield
+    finally:
+        for kernel in kernels:
+            del kernel.run
+
+
+@contextlib.contextmanager
+def _on(module: ModuleType, target: Target) -> Iterator[None]:
+    """The module sees ``target`` as the current GPU."""
+    before = vars(module)["torch"]
+    vars(module)["torch"] = _Torch(target)
+    try:
+        yield
+    finally:
+        vars(module)["torch"] = before
+
+
+class _Torch:
+    """torch, but for what it knows of the machine."""
+
+    def __init__(self, target: Target) -> None:
+        capability = target.capability
+        self.version = SimpleNamespace(hip=None if capability else "6.4", cuda="12.8" if capability else None)
+        self.cuda = SimpleNamespace(
+            get_device_capability=lambda device=None: capability or (9, 4),
+            device_of=lambda tensor: contextlib.nullcontext(),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)

@@ -1,0 +1,96 @@
+"""The plan of one variant: the IR and every decision the templates need, still data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from attngen.analysis.block_range import key_ranges, query_ranges
+from attngen.analysis.rates import Rate, rate_of
+from attngen.errors import AttnGenError, NotSupportedYet, SpecErrors
+from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
+from attngen.plan.base2 import Logits, base2
+from attngen.plan.hoist import Hoisted, hoist
+from attngen.plan.loops import Loop, loops
+from attngen.plan.tiles import TILES, Table
+from attngen.source import Source
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build, beside what the spec says.
+
+    ``backend`` is "auto" or "triton". ``math`` is "approx" (the tanh instruction for 16-bit tensors) or
+    "exact".
+    """
+
+    backend: str = "auto"
+    math: str = "approx"
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("auto", "triton"):
+            raise ValueError(f"backend is 'auto' or 'triton', got {self.backend!r}")
+        if self.math not in ("approx", "exact"):
+            raise ValueError(f"math is 'approx' or 'exact', got {self.math!r}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the kernels of one variant do, and where.
+
+    ``scale_on_host`` says that the launcher computes the scale (it depends on consts, params and sizes only).
+    Otherwise the kernels compute it once a program; it may then differ between the query heads of one key
+    head, so dK cannot take it out of its sum.
+    """
+
+    ir: AttentionIR
+    options: Options
+    logits: Logits
+    score_parts: Hoisted
+    mask_parts: Hoisted
+    key_loops: tuple[Loop, ...]
+    query_loops: tuple[Loop, ...]
+    scale_on_host: bool
+    tiles: Table
+
+    @property
+    def derivative_is_uniform(self) -> bool:
+        """Whether the score's derivative is one number for a whole program."""
+        return rate_of(self.logits.derivative) <= Rate.PROGRAM
+
+    @property
+    def is_masked(self) -> bool:
+        return self.ir.mask is not TRUE
+
+    @property
+    def scale_is_const(self) -> bool:
+        return self.ir.scale.op is Op.CONST
+
+
+def make_plan(ir: AttentionIR, source: Source, options: Options) -> Plan:
+    """Decide everything. Raises NotSupportedYet, located, for what the kernels cannot do."""
+    refused: list[AttnGenError] = list(_refusals(ir, source))
+    if refused:
+        raise refused[0] if len(refused) == 1 else SpecErrors(refused)
+    logits = base2(ir)
+    return Plan(
+        ir=ir,
+        options=options,
+        logits=logits,
+        score_parts=hoist(logits.tile, logits.derivative),
+        mask_parts=hoist(ir.mask),
+        key_loops=loops(key_ranges(ir.mask)),
+        query_loops=loops(query_ranges(ir.mask)),
+        scale_on_host=rate_of(ir.scale) is Rate.LAUNCH,
+        tiles=TILES,
+    )
+
+
+def _refusals(ir: AttentionIR, source: Source) -> Iterator[NotSupportedYet]:
+    if ir.sink is not None:
+        message = "attention sinks are not supported yet: no kernel of this version computes them"
+        yield NotSupportedYet(message, source=source, span=ir.spans.get("sink"))
+    for item in ir.inputs:
+        if item.grad:
+            message = f"the gradient of an input is not supported yet: '{item.name}' is declared 'grad'"
+            yield NotSupportedYet(message, source=source, span=ir.spans.get(f"input {item.name}"))

@@ -1,0 +1,1 @@
+"""Emitted modules as files: where they lie, and how they are imported."""

@@ -1,0 +1,364 @@
+"""The command line: what each command prints, its exit status, and where its errors say they are."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from attngen.cli import main
+from attngen.spec_file import zoo_names
+
+ROOT = Path(__file__).parents[1]
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs ``attngen ARGS`` in this process, in an empty folder. Only SystemExit may come out of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def run_(*args: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["attngen", *args])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return Result(status, *capfd.readouterr())
+
+    return run_
+
+
+# Each is wrong in one way; the place is where a reader would look.
+WRONG: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", r"1:1"),
+    "no_variant": (b"mask = causal\n", r"1:1"),
+    "operator_missing": (b"variant x\nscore = score 2\n", r"2:15"),
+    "bracket_open": (b"variant x\nscore = (score + 1\n", r"\d+:\d+"),
+    "bracket_wrong": (b"variant x\nscore = (score + 1]\n", r"2:19"),
+    "strange_character": (b"variant x\nscore = score $ 2\n", r"2:15"),
+    "loop": (b"variant x\nfor i in range(3)\n", r"2:5"),
+    "unknown_name": (b"variant x\nscore = sofcap(score, 5.0)\n", r"2:9"),
+    "unknown_word": (b"variant x\nmask = dsit < 4\n", r"2:8"),
+    "bool_as_number": (b"variant x\nscore = score + causal\n", r"2:\d+"),
+    "number_as_mask": (b"variant x\nmask = dist\n", r"2:8"),
+    "score_in_mask": (b"variant x\nmask = score > 0\n", r"2:8"),
+    "rank": (b"variant x\ninput t: float32[heads]\nscore = score + t[h, q]\n", r"3:\d+"),
+    "float_index": (b"variant x\ninput t: float32[heads]\nscore = score + t[score]\n", r"3:\d+"),
+    "mask_twice": (b"variant x\nmask = causal\nmask = k < 4\n", r"3:1"),
+    "const_twice": (b"variant x\nconst n: int = 1\nconst n: int = 2\n", r"3:\d+"),
+    "word_redefined": (b"variant x\nlet q = 3\n", r"2:5"),
+    "recursion": (b"variant x\ndef f(a) = f(a - 1)\nscore = f(score)\n", r"2:12"),
+    "bad_dtype": (b"variant x\ninput t: float8[heads]\n", r"2:10"),
+    "bad_dimension": (b"variant x\ninput t: float32[-4]\nscore = score + t[h]\n", r"2:\d+"),
+    "const_type": (b"variant x\nconst n: int = 1.5\n", r"2:\d+"),
+    "keyword_param": (b"variant x\nparam lambda: float = 1.0\n", r"2:7"),
+    "reserved_param": (b"variant x\nparam seed: int = 1\n", r"2:7"),
+    "injected_name": (b"variant x;import os\n", r"1:\d+"),
+    "injected_call": (b"variant x\nscore = __import__('os').system('true')\n", r"2:\d+"),
+    "wrong_arguments": (b"variant x\nscore = softcap(score)\n", r"2:9"),
+    "division_by_zero": (b"variant x\nmask = q // 0 == k\n", r"2:\d+"),
+    "deep": (b"variant x\nscore = " + b"(" * 5000 + b"score" + b")" * 5000 + b"\n", r"2:\d+"),
+    "long": (b"variant x\nscore = score" + b" + 1.0" * 20000 + b"\n", r"\d+:\d+"),
+    "binary": (bytes(range(256)), r"\d+:\d+"),
+    "not_utf8": (b"variant x\n# \xff\n", r"2:3"),
+    "nul": (b"variant x\n\0\n", r"2:1"),
+    "explosion": (
+        b"variant x\nlet a0 = sin(score)\n"
+        + b"".join(b"let a%d = sin(a%d) * cos(a%d)\n" % (i, i - 1, i - 1) for i in range(1, 2000))
+        + b"score = a1999\n",
+        r"\d+:\d+",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_spec_is_a_located_error_and_status_1(name: str, run: Run) -> None:
+    text, place = WRONG[name]
+    Path(f"{name}.attn").write_bytes(text)
+    result = run("check", f"{name}.attn")
+    assert (result.status, result.out) == (1, "")
+    assert re.match(rf"{name}\.attn:{place}: error: \S", result.err), result.err[:300]
+    assert "Traceback" not in result.err
+
+
+def test_an_error_shows_the_line_a_caret_and_a_suggestion(run: Run) -> None:
+    Path("gemma2.attn").write_text("variant gemma2\nparam cap: float = 50.0\nscore = sofcap(score, cap)\n")
+    assert run("check", "gemma2.attn").err == (
+        "gemma2.attn:3:9: error: unknown name 'sofcap'; did you mean 'softcap'?\n"
+        "    score = sofcap(score, cap)\n"
+        "            ^^^^^^\n"
+    )
+
+
+def test_all_files_are_checked_whatever_the_first_one_is(run: Run) -> None:
+    Path("bad.attn").write_text("variant bad\nmask = 3\n")
+    Path("worse.attn").write_text("variant worse\nscore = )\n")
+    result = run("check", "bad.attn", "alibi", "no.attn", "worse.attn")
+    assert result.status == 1
+    assert result.out == "alibi.attn: ok: alibi(q, k, v, *, slopes)\n"
+    for expected in ("bad.attn:2:8: error: ", "no.attn", "worse.attn:2:9: error: "):
+        assert expected in result.err
+
+
+def test_a_lint_is_a_warning_and_status_0(run: Run) -> None:
+    Path("odd.attn").write_text("variant odd\nconst n: int = 3\nlet causal = k <= pos\nmask = causal\n")
+    result = run("check", "odd.attn")
+    assert result.status == 0
+    assert re.search(r"^odd\.attn:3:\d+: warning: ", result.err, re.MULTILINE)
+    assert "odd.attn: ok" in result.out
+
+
+def test_all_errors_of_types_are_shown_at_once(run: Run) -> None:
+    Path("many.attn").write_text("variant many\nscore = score + causal\nmask = dist\n")
+    assert re.findall(r"many\.attn:(\d)", run("check", "many.attn").err) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"],
+        ["frobnicate"],
+        ["show", "alibi", "--stage", "soup"],
+        ["build", "alibi"],
+        ["build", "alibi", "-o", "x", "--set", "window"],
+        ["build", "alibi", "-o", "x", "--set", "window=wide"],
+        ["build", "alibi", "-o", "x", "--backend", "abacus"],
+        ["mask", "alibi", "--q", "-3"],
+        ["test", "alibi", "--examples", "0"],
+        ["compile-check", "alibi", "--head-dim", "big"],
+    ],
+)
+def test_a_wrong_call_is_status_2(arguments: list[str], run: Run) -> None:
+    assert run(*arguments).status == 2
+
+
+def test_the_version_and_the_help_are_status_0(run: Run) -> None:
+    assert run("--version").out.startswith("attngen")
+    assert "compile-check" in run("--help").out
+
+
+def test_new_writes_a_spec_that_passes_check(run: Run) -> None:
+    assert run("new", "local_softcap").status == 0
+    result = run("check", "local_softcap.attn")
+    assert (result.status, result.err) == (0, "")
+
+
+def test_new_does_not_overwrite(run: Run) -> None:
+    Path("mine.attn").write_text("precious")
+    result = run("new", "mine")
+    assert (result.status, Path("mine.attn").read_text()) == (1, "precious")
+    assert "exists already" in result.err
+
+
+@pytest.mark.parametrize("name", ["4th", "a-b", "é", "", "no/such/folder/x", "a\nb"])
+def test_new_refuses_names_that_no_variant_can_have(name: str, run: Run) -> None:
+    result = run("new", name)
+    assert result.status == 1
+    assert result.err.startswith("error: ")
+    assert list(Path().rglob("*")) == []
+
+
+def test_zoo_lists_one_spec_a_line_and_prints_one(run: Run) -> None:
+    lines = run("zoo").out.splitlines()
+    assert [line.split()[0] for line in lines] == zoo_names()
+    assert all(len(line.split()) > 3 for line in lines)
+    assert run("zoo", "alibi").out == (ROOT / "attngen/zoo/alibi.attn").read_text()
+    assert run("zoo", "allibi").status == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("ast", ["Clause", "name: Ident slopes", "function: Ident abs"]),
+        ("ir", ["score = score - slopes[h] * abs(", "mask = "]),
+        ("ranges", ["q_first", "k_len", "needing no mask: k in ["]),
+        ("plan", ["alibi"]),
+        ("triton", ["@triton.jit", "def alibi("]),
+    ],
+)
+def test_show_prints_each_stage(stage: str, expected: list[str], run: Run) -> None:
+    result = run("show", "alibi", "--stage", stage)
+    assert (result.status, result.err) == (0, "")
+    assert [text for text in expected if text not in result.out] == []
+
+
+def test_show_of_the_printed_ir_is_itself(run: Run) -> None:
+    text = run("show", "prefix_lm", "--stage", "ir").out
+    Path("again.attn").write_text(text)
+    assert run("show", "again.attn", "--stage", "ir").out == text
+
+
+def test_show_takes_consts(run: Run) -> None:
+    assert "77" in run("show", "sliding_window", "--stage", "ir", "--set", "window=77").out
+
+
+@pytest.mark.parametrize("setting", ["windw=3", "window=1.5", "window=True"])
+def test_a_setting_that_the_spec_does_not_take_is_an_error(setting: str, run: Run) -> None:
+    result = run("build", "sliding_window", "-o", "out", "--set", setting)
+    assert result.status == 1
+    assert re.match(r"(sliding_window\.attn(:\d+:\d+)?: )?error: .*window", result.err)
+    assert not Path("out").exists()
+
+
+def test_build_writes_modules_of_their_own(run: Run) -> None:
+    result = run("build", "alibi", "causal", "-o", "out/kernels")
+    assert (result.status, result.err) == (0, "")
+    assert result.out == "wrote out/kernels/alibi.py\nwrote out/kernels/causal.py\n"
+    assert sorted(p.name for p in Path("out/kernels").iterdir()) == ["alibi.py", "causal.py"]
+    for path in Path("out/kernels").iterdir():
+        ast.parse(path.read_text())
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_build_writes_nothing_where_one_spec_is_wrong(run: Run) -> None:
+    Path("bad.attn").write_text("variant bad\nmask = 3\n")
+    result = run("build", "alibi", "bad.attn", "-o", "out")
+    assert result.status == 1
+    assert result.err.startswith("bad.attn:2:8: error: ")
+    assert not Path("out").exists()
+
+
+def test_build_refuses_two_specs_of_one_name(run: Run) -> None:
+    Path("alibi.attn").write_text("variant alibi\n")
+    result = run("build", "alibi", "alibi.attn", "-o", "out")
+    assert result.status == 1
+    assert "'alibi'" in result.err
+    assert not Path("out").exists()
+
+
+def test_build_check_fails_only_where_a_file_would_change(run: Run) -> None:
+    assert run("build", "causal", "-o", "out", "--check").status == 1
+    assert not Path("out").exists()
+    run("build", "causal", "-o", "out")
+    assert run("build", "causal", "-o", "out", "--check").status == 0
+    path = Path("out/causal.py")
+    path.write_text(path.read_text() + "# edited\n")
+    result = run("build", "causal", "-o", "out", "--check")
+    assert (result.status, result.err) == (1, "out/causal.py: would change\n")
+    assert path.read_text().endswith("# edited\n")
+
+
+def test_build_into_what_is_no_folder_is_a_clear_error(run: Run) -> None:
+    Path("out").write_text("a file")
+    result = run("build", "causal", "-o", "out")
+    assert result.status == 1
+    assert result.err.startswith("error: cannot write out")
+
+
+def test_build_leaves_the_old_file_where_writing_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("build", "causal", "-o", "out")
+    before = Path("out/causal.py").read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert (
+        run("build", "causal", "-o", "out").err
+        == "error: cannot write out/causal.py: No space left on device\n"
+    )
+    assert [p.read_text() for p in Path("out").iterdir()] == [before]
+
+
+def test_what_the_kernels_lack_is_refused_with_its_place(run: Run) -> None:
+    Path("learned.attn").write_text("variant learned\ninput t: float32[heads] grad\nscore = score + t[h]\n")
+    assert run("check", "learned.attn").status == 0
+    result = run("build", "learned.attn", "-o", "out")
+    assert result.status == 1
+    assert re.match(r"learned\.attn:2:\d+: error: .*not supported yet", result.err)
+
+
+def test_mask_draws_the_triangle(run: Run) -> None:
+    picture = run("mask", "causal", "--q", "16", "--k", "16").out.splitlines()[-8:]
+    assert picture == ["█▒" + "·" * 14, "███▒" + "·" * 12] + [
+        "█" * (2 * i + 1) + "▒" + "·" * (14 - 2 * i) for i in range(2, 8)
+    ]
+
+
+def test_mask_says_what_it_made_up(run: Run) -> None:
+    assert "made up: prefix = 21" in run("mask", "prefix_lm", "--q", "64", "--k", "64").out
+    assert "made up" not in run("mask", "prefix_lm", "--q", "64", "--k", "64", "--set", "prefix=9").out
+
+
+def test_mask_writes_a_png(run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    assert run("mask", "causal", "--q", "32", "--k", "32", "-o", "pictures/mask.png").status == 0
+    assert Path("pictures/mask.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mask_without_matplotlib_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("matplotlib", "matplotlib.colors", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = run("mask", "causal", "-o", "mask.png")
+    assert result.status == 1
+    assert "attngen[plot]" in result.err
+
+
+def attngen(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """``python -m attngen ARGS`` in a process of its own."""
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-m", "attngen", *args],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, **env},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_module_runs_as_a_program() -> None:
+    result = attngen("check", "alibi")
+    assert (result.returncode, result.stdout, result.stderr) == (
+        0,
+        "alibi.attn: ok: alibi(q, k, v, *, slopes)\n",
+        "",
+    )
+
+
+def test_test_passes_for_a_right_kernel() -> None:
+    # Without TRITON_INTERPRET in the environment: the command sets it itself, in time.
+    result = attngen("test", "causal", "--examples", "3", TRITON_INTERPRET="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "causal" in result.stdout
+
+
+@pytest.mark.compiled
+def test_compile_check_prints_a_table() -> None:
+    result = attngen("compile-check", "causal", "--target", "sm_90", "--head-dim", "64", TRITON_INTERPRET="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "sm_90" in result.stdout
+
+
+@pytest.mark.compiled
+def test_compile_check_of_an_unknown_target_is_an_error() -> None:
+    result = attngen("compile-check", "causal", "--target", "sm_3", TRITON_INTERPRET="")
+    assert result.returncode in (1, 2)
+    assert "sm_3" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,89 @@
+"""Every spec of the zoo names its paper, reads back, and has the mask that its words mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from attngen.commands.check import check
+from attngen.commands.mask import sample
+from attngen.ir.build import build
+from attngen.ir.printer import print_ir
+from attngen.source import Source
+from attngen.spec_file import find_spec, zoo_names
+from attngen.syntax.parse import parse
+
+ZOO = zoo_names()
+PROMISED = {
+    "full",
+    "causal",
+    "alibi",
+    "softcap",
+    "sliding_window",
+    "gemma2_local",
+    "prefix_lm",
+    "packed_documents",
+    "neighbourhood_2d",
+    "dropped",
+}
+
+
+def test_the_promised_specs_are_there() -> None:
+    assert set(ZOO) >= PROMISED
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_spec_is_named_as_its_file_and_has_no_warning(name: str) -> None:
+    ir, warnings = check(find_spec(name))
+    assert ir.name == name
+    assert warnings == []
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_spec_says_what_it_is_in_one_line_and_names_its_paper(name: str) -> None:
+    doc = check(find_spec(name))[0].doc
+    first, _, rest = doc.strip().partition("\n")
+    assert first.endswith((".", ")", "place"))
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}", rest), "no arXiv id"
+    assert re.search(r"\b(19|20)\d\d\b", rest), "no year"
+    assert '"' in rest, "no title"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_printed_spec_is_the_spec(name: str) -> None:
+    source = find_spec(name)
+    ir = build(parse(source), source)
+    printed = Source(print_ir(ir))
+    assert build(parse(printed), printed) == ir
+
+
+# The masks, said again in Python: (q, k, pos) to kept, for 20 queries and 32 keys.
+Rule = Callable[[int, int, int], bool]
+MASKS: dict[str, tuple[dict[str, int], Rule]] = {
+    "full": ({}, lambda q, k, pos: True),
+    "causal": ({}, lambda q, k, pos: k <= pos),
+    "alibi": ({}, lambda q, k, pos: k <= pos),
+    "softcap": ({}, lambda q, k, pos: k <= pos),
+    "dropped": ({}, lambda q, k, pos: k <= pos),
+    "sliding_window": ({"window": 5}, lambda q, k, pos: pos - 5 < k <= pos),
+    "gemma2_local": ({"window": 3}, lambda q, k, pos: pos - 3 < k <= pos),
+    "prefix_lm": ({"prefix": 17}, lambda q, k, pos: k <= pos or k < 17),
+    "packed_documents": ({}, lambda q, k, pos: k <= pos and k // 8 == pos // 8),  # four equal documents
+    "neighbourhood_2d": (
+        {"width": 6, "radius": 2},
+        lambda q, k, pos: abs(q % 6 - k % 6) <= 2 and abs(q // 6 - k // 6) <= 2,
+    ),
+    "streaming_llm": ({"window": 4, "keep": 2}, lambda q, k, pos: k <= pos and (pos - k < 4 or k < 2)),
+    "chunked": ({"chunk": 7}, lambda q, k, pos: k <= pos and k // 7 == pos // 7),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_mask_keeps_the_keys_that_its_paper_keeps(name: str) -> None:
+    given, rule = MASKS[name]
+    q_len, k_len = 20, 32
+    expected = [[rule(q, k, q + k_len - q_len) for k in range(k_len)] for q in range(q_len)]
+    assert torch.equal(sample(find_spec(name), q_len, k_len, given).keeps, torch.tensor(expected))
