@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from attngen.analysis.lint import Lint, lint
 from attngen.analysis.simplify import simplify_ir
+from attngen.emit.compose import make_view
 from attngen.emit.render import render, template_texts
-from attngen.emit.view import make_view
+from attngen.emit.variant_name import require_free_name
 from attngen.ir.build import build
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
@@ -64,4 +65,5 @@ def compile_spec(
     verify(ir)
     plan = make_plan(ir, source, options)  # every decision
     text = render(make_view(plan, template_texts()))
+    require_free_name(text, ir, source)  # only the text knows which names the module itself needs
     return Compilation(source, front.ast, ir, front.lints, plan, text)

@@ -119,6 +119,8 @@ class Variant:
         del given["deterministic"], given["q"], given["k"], given["v"]
         inputs, params = self._split(given)
         params = self._module.check_call(q, k, v, tuple(inputs.values()), tuple(params.values()), layout)
+        if self.ir.dropout is not None:
+            seed = self._module.seed_tensor(seed, q.device)
         if self.name not in _said:
             _said.add(self.name)
             _log.warning(

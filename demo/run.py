@@ -39,7 +39,7 @@ if ON_GPU:
     SIZE = Size(6, 8, 4, 64, length=512, batch=16, steps=300, learning_rate=3e-4)
 else:
     DEVICE, DTYPE, WINDOW, WITHIN = "cpu", torch.float32, 48, 0.001
-    SIZE = Size(2, 4, 2, 32, length=128, batch=4, steps=100, learning_rate=3e-3)
+    SIZE = Size(2, 4, 2, 32, length=128, batch=4, steps=60, learning_rate=3e-3)
 
 console = Console(highlight=False)
 

@@ -15,9 +15,9 @@ from attngen.compile_check.module import load
 from attngen.compile_check.usage import from_amdgcn, from_ptxas
 from attngen.errors import AttnGenError, BuildError
 from attngen.pipeline import Compilation, compile_spec
-from attngen.plan.tiles import TARGETS, Target
+from attngen.plan.tiles import TARGETS, TILES, Target, tiles_for
 from attngen.source import Source
-from attngen.spec_file import find_spec
+from attngen.spec_file import find_spec, zoo_names
 
 KERNELS = ["forward", "delta", "dkdv", "dq"]
 
@@ -63,8 +63,12 @@ def source_parts(
     launch = next(x for x in found if x.kernel.__name__ == f"{kernel}_kernel")
     source, _ = source_of(launch, TARGETS[target])
     names = list(source.signature)
-    constants = {names[path[0]]: value for path, value in source.constants.items()}
-    divisible = {names[path[0]] for path, found in source.attrs.items() if ["tt.divisibility", 16] in found}
+
+    def name(path: tuple[int, ...]) -> str:
+        return ".".join([names[path[0]], *map(str, path[1:])])  # an argument may be a tuple
+
+    constants = {name(path): value for path, value in source.constants.items()}
+    divisible = {name(path) for path, known in source.attrs.items() if ["tt.divisibility", 16] in known}
     return source.signature, constants, divisible
 
 
@@ -85,6 +89,24 @@ def test_a_zoo_spec_keeps_within_the_targets_limits(name: str, target: str) -> N
         assert "C7510" not in row.note, "the tensor cores wait for one another"
     if target == "sm_90":
         assert all(row.spills == 0 for row in rows)
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo_names())
+def test_no_zoo_spec_spills_on_hopper(name: str) -> None:
+    assert [row for row in check(zoo(name), ["sm_90"], [64, 128]) if not row.ok] == []
+
+
+@pytest.mark.parametrize("name", ["causal", "dropped", "packed_documents", "softcap"])
+def test_only_dkdv_on_hopper_has_smaller_tiles_for_a_variant_with_more_to_hold(name: str) -> None:
+    tiles = tiles_for(zoo(name).ir, derivative_varies=name == "softcap")
+    assert (tiles == TILES) == (name == "causal")
+    assert {t: rows for t, rows in tiles.items() if t != "sm_90"} == {
+        t: rows for t, rows in TILES.items() if t != "sm_90"
+    }
+    for width, (forward, _, dq) in TILES["sm_90"].items():
+        assert (tiles["sm_90"][width][0], tiles["sm_90"][width][2]) == (forward, dq)
 
 
 @pytest.mark.compiled
@@ -131,8 +153,8 @@ def test_a_specs_own_arguments_have_the_types_it_declares(heavy: Compilation) ->
 @pytest.mark.compiled
 def test_only_what_the_launcher_specialises_is_specialised(heavy: Compilation) -> None:
     types, constants, divisible = source_parts(heavy, "forward", "sm_80")
-    assert constants["stride_qd"] == constants["slopes_stride_0"] == 1
-    assert {"Q", "K", "V", "Out", "stride_qb", "stride_kh", "stride_vs", "stride_os"} <= divisible
+    assert constants["q_strides.3"] == constants["slopes_stride_0"] == 1
+    assert {"Q", "K", "V", "Out", "q_strides.0", "k_strides.1", "v_strides.2", "out_strides.2"} <= divisible
     free = {"heads", "kv_heads", "q_len", "k_len", "step"}
     assert {types[name] for name in free} == {"i32"}
     assert not free & divisible

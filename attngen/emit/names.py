@@ -1,45 +1,74 @@
-"""Names of the emitted module: the spec's own where they are free, never one that the templates use."""
+"""Names of the emitted module: the spec's own where they are free, never one that the module itself uses.
+
+input slopes      ->   slopes, slopes_ptr, slopes_stride_0, ...
+param acc         ->   acc_        the kernels have an ``acc`` of their own
+slopes[h] * 1.44  ->   slopes_h_log2
+"""
 
 from __future__ import annotations
 
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from attngen.emit.triton_expr import HELPERS
-from attngen.ir.nodes import SIZES, Expr, Op
+from attngen.ir.nodes import CORNERS, POSITIONS, SIZES, AttentionIR, Expr, Op, make, word
 from attngen.plan.base2 import LOG2_E, SCALE
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_CODE = re.compile(r'\{#.*?#\}|""".*?"""|#[^\n]*', re.DOTALL)
 
-#: Names that stand for themselves wherever the kernels have them.
-KERNEL_WORDS = ("q", "k", "pos", "b", "h", "h_kv", "q_first", "q_last", "k_first", "k_last", "dot", *SIZES)
+#: Functions that every or some module defines, by the name they have unless the variant's is the same.
+FUNCTIONS = ("logits", "logits_and_derivative", "keeps", "key_range", "query_range", "run_attention")
+
+#: Functions of the templates that an expression may call.
+HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate")
+
+#: Names that emitted lines use beside the words of the language and those of the templates.
+LINES = ("dot", "FAST_TANH", "BLOCK", "lo", "hi", "full_lo", "full_hi", "inside", "clip", "input_strides")
+DROPOUT = ("Seed", "seed", "threshold", "kept_scale", "kept", "head", "dropout_of", "is_kept")
+
+_LONGEST = 32  # characters of a name made from an expression
 
 
 class Names:
     """Hands out names that nothing else has. ``templates`` are the texts whose every word is taken."""
 
-    def __init__(self, templates: Iterable[str], let_names: dict[Expr, str]) -> None:
-        self._taken = set(keyword.kwlist) | set(dir(builtins)) | {*KERNEL_WORDS, *HELPERS}
+    def __init__(self, ir: AttentionIR, templates: Iterable[str] = ()) -> None:
+        self._taken = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
+        self._taken.update(POSITIONS, SIZES, CORNERS, HELPERS, FUNCTIONS, LINES, DROPOUT)
         for text in templates:
-            self._taken.update(_IDENTIFIER.findall(text))
-        self._given: dict[str, str] = {word: word for word in (*KERNEL_WORDS, str(SCALE.value))}
-        self._lets = let_names
+            self._taken.update(_IDENTIFIER.findall(_NOT_CODE.sub("", text)))
+        self._tried: dict[str, int] = {}
+        self._own: dict[str, str] = {str(SCALE.value): str(SCALE.value)}
         self._parts: dict[Expr, str] = {}
+        self._lets: Mapping[Expr, str] = ir.names
+        public = {ir.name, *(i.name for i in ir.inputs), *(p.name for p in ir.params)}
+        self._functions = {name: self.fresh(name) if name in public else name for name in FUNCTIONS}
+        for item in ir.inputs:
+            suffixes = ("", "_ptr", *(f"_stride_{axis}" for axis in range(len(item.dims))))
+            self._own[item.name] = self.fresh(item.name, suffixes)
+        run_time_sizes = (d for i in ir.inputs for d in i.dims if isinstance(d, str) and d not in SIZES)
+        for name in (*(p.name for p in ir.params), *dict.fromkeys(run_time_sizes)):
+            self._own[name] = self.fresh(name)
 
     def own(self, name: str) -> str:
-        """What the kernels call an input, param or run-time size of the spec."""
-        if name not in self._given:
-            self._given[name] = self.fresh(name)
-        return self._given[name]
+        """What the module calls an input, param or run-time size of the spec."""
+        return self._own[name]
 
-    def fresh(self, wish: str) -> str:
-        """``wish``, or the nearest name to it that is free; from now on taken."""
-        name, number = wish, 2
-        while name in self._taken or f"{name}_ptr" in self._taken:
-            name, number = (f"{wish}_" if number == 2 else f"{wish}_{number - 1}"), number + 1
-        self._taken.add(name)
+    def function(self, name: str) -> str:
+        """What the module calls one of ``FUNCTIONS``."""
+        return self._functions[name]
+
+    def fresh(self, wish: str, suffixes: tuple[str, ...] = ("",)) -> str:
+        """``wish``, or the nearest name to it that is free with each suffix; from now on taken."""
+        number = self._tried.get(wish, 0)
+        name = _numbered(wish, number)
+        while any(name + suffix in self._taken for suffix in suffixes):
+            number += 1
+            name = _numbered(wish, number)
+        self._tried[wish] = number
+        self._taken.update(name + suffix for suffix in suffixes)
         return name
 
     def part(self, node: Expr) -> str:
@@ -51,22 +80,58 @@ class Names:
     def _wish(self, node: Expr) -> str:
         if node in self._lets:
             return self._lets[node]
-        if node.op is Op.LOAD:
-            words = [str(i.value) for i in node.args if i.op is Op.WORD]
-            return "_".join([str(node.value), *words])
         if node.op is Op.MUL and LOG2_E in node.args:
-            other = next((a for a in node.args if a is not LOG2_E), node)
-            return f"{self._wish(other)}_log2"
-        if node.op is Op.MUL and node.args[0] is LOG2_E:
-            return f"{self._wish(node.args[1])}_log2"
-        if node.op is Op.SUB and [a.value for a in node.args] == ["pos", "k"]:
-            return "dist"
-        if node.op is Op.SUB and [a.value for a in node.args] == ["k_len", "q_len"]:
-            return "offset"
-        if node.op in (Op.WORD, Op.PARAM, Op.SIZE):
-            return str(node.value)
-        return _BY_OP.get(node.op, "value")
+            other = node.args[node.args[0] is LOG2_E]
+            wish = f"{self._lets.get(other) or _described(other)}_log2"
+        else:
+            wish = _described(node)
+        return wish if len(wish) <= _LONGEST else _BY_OP.get(node.op, str(node.value))
 
+
+def _numbered(wish: str, number: int) -> str:
+    return wish if number == 0 else f"{wish}_" if number == 1 else f"{wish}_{number}"
+
+
+def _described(node: Expr) -> str:
+    """A name that says what the value is: a small expression read aloud, else its outermost operation."""
+    if node in _KNOWN:
+        return _KNOWN[node]
+    if node.op in _LEAVES:
+        indices = (str(i.value) for i in node.args if i.op is Op.WORD)
+        return "_".join([str(node.value), *indices])
+    if node.op in _INFIX:
+        left, right = node.args
+        if left.op in _LEAVES and right.op in _LEAVES:
+            return f"{_described(left)}_{_INFIX[node.op]}_{_described(right)}"
+        if left.op in _LEAVES and isinstance(right.value, int) and right.value >= 0:
+            return f"{_described(left)}_{_INFIX[node.op]}_{int(right.value)}"
+    return _BY_OP.get(node.op, "value")
+
+
+_OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
+# What the maths calls these: the distance, and where a tile's corners lie on the other axis.
+_KNOWN = {
+    make(Op.SUB, word("pos"), word("k")): "dist",
+    _OFFSET: "offset",
+    make(Op.ADD, word("q_first"), _OFFSET): "first_pos",
+    make(Op.ADD, word("q_last"), _OFFSET): "last_pos",
+    make(Op.SUB, word("k_first"), _OFFSET): "first_row",
+    make(Op.SUB, word("k_last"), _OFFSET): "last_row",
+}
+_LEAVES = (Op.WORD, Op.PARAM, Op.SIZE, Op.LOAD)
+
+_INFIX = {
+    Op.ADD: "plus",
+    Op.SUB: "minus",
+    Op.MUL: "times",
+    Op.DIV: "over",
+    Op.FLOORDIV: "over",
+    Op.MOD: "mod",
+    Op.LT: "below",
+    Op.LE: "up_to",
+    Op.EQ: "is",
+    Op.NE: "is_not",
+}
 
 _BY_OP = {
     Op.ADD: "total",
@@ -80,15 +145,18 @@ _BY_OP = {
     Op.MIN: "least",
     Op.MAX: "greatest",
     Op.CLAMP: "clamped",
-    Op.TANH: "bounded",
+    Op.TANH: "squashed",
     Op.EXP: "exponential",
     Op.LOG: "logarithm",
     Op.SQRT: "root",
+    Op.RSQRT: "inverse_root",
     Op.SIGMOID: "gate",
+    Op.SIN: "sine",
+    Op.COS: "cosine",
     Op.WHERE: "chosen",
     Op.TO_FLOAT: "number",
     Op.TO_INT: "whole",
-    Op.FLOOR: "whole",
+    Op.FLOOR: "floored",
     Op.AND: "both",
     Op.OR: "either",
     Op.NOT: "otherwise",

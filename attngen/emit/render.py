@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
 from functools import cache
 
@@ -12,7 +13,8 @@ from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
 _IMPORTS = {"math", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
-_FORBIDDEN = {"eval", "exec", "compile", "open", "__import__", "getattr", "setattr", "globals", "vars"}
+_FORBIDDEN = {"eval", "exec", "compile", "open", "input", "breakpoint", "exit", "quit", "help"}
+_FORBIDDEN |= {"getattr", "setattr", "delattr", "globals", "locals", "vars"}
 
 
 def render(view: View) -> str:
@@ -29,16 +31,25 @@ def render(view: View) -> str:
 
 
 def inspect(text: str) -> None:
-    """Parse the text and check that it imports and calls nothing but what the templates do."""
-    for node in ast.walk(ast.parse(text)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [str(node.module)]
-        assert all(name in _IMPORTS for name in names), f"the emitted module imports {names}"
+    """Parse the text and check that it imports and calls nothing but what the templates do.
+
+    Plain names may be called if the module defines or imports them, or if they are harmless built-ins; no
+    attribute but ``__name__`` begins with two underscores.
+    """
+    nodes = list(ast.walk(ast.parse(text)))
+    callable_names = {n for n in dir(builtins) if not n.startswith("_")} - _FORBIDDEN
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef):
+            callable_names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            assert set(modules) <= _IMPORTS, f"the emitted module imports {modules}"
+            callable_names.update(a.asname or a.name for a in node.names)
+    for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in _FORBIDDEN, f"the emitted module calls {node.func.id}"
+            assert node.func.id in callable_names, f"the emitted module calls {node.func.id}"
+        if isinstance(node, ast.Attribute) and node.attr != "__name__":
+            assert not node.attr.startswith("__"), f"the emitted module reads {node.attr}"
 
 
 def _tidied(text: str) -> str:

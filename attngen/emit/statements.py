@@ -1,29 +1,37 @@
 """Expressions as statements: shared terms get a line and a name, and every line stays short.
 
-    1.0 - tanh(x) * tanh(x)   ->   bounded = tanh(x)
-                                   1.0 - bounded * bounded
+1.0 - tanh(x) * tanh(x)   ->   squashed = tanh(x)
+                               1.0 - squashed * squashed
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from attngen.emit.names import Names
-from attngen.emit.triton_expr import Text, TritonExpr
-from attngen.ir.nodes import Expr, Op, postorder
+from attngen.emit.precedence import Text
+from attngen.ir.nodes import Expr
 
-_LONGEST = 70  # characters of an expression before it gets a line of its own
-_NAMED = {Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE}
+_LONGEST = 80  # characters of an expression before its parts get lines of their own
+
+
+class Language(Protocol):
+    """What turns one node into text: for the kernels ``TritonExpr``, for the launcher ``HostExpr``."""
+
+    def text(self, node: Expr, args: Sequence[Text]) -> Text: ...
+
+    def reads(self, node: Expr) -> Iterable[str]: ...
 
 
 @dataclass(frozen=True)
 class Block:
-    """Finished lines, the expressions they end in, and what they read from outside.
+    """Finished lines, the expressions they end in, and the names they read and set.
 
     ``results`` has one text per root. ``uses`` are names the block reads and does not define, in the order
-    of their first use.
+    of their first use; ``defines`` the names that its lines set.
     """
 
     lines: tuple[str, ...] = ()
@@ -35,54 +43,58 @@ class Block:
 class Writer:
     """Writes blocks for one variant. Names are shared between blocks: one value, one name."""
 
-    def __init__(self, exprs: TritonExpr, names: Names) -> None:
-        self._exprs = exprs
+    def __init__(self, language: Language, names: Names) -> None:
+        self._language = language
         self._names = names
 
-    def block(self, roots: Iterable[Expr], given: Iterable[Expr] = (), *, assign: bool = False) -> Block:
-        """Lines that compute ``roots``; the values in ``given`` already have their names.
+    def results(self, roots: Sequence[Expr], given: Iterable[Expr] = ()) -> Block:
+        """Lines that lead to the texts of ``roots``; the values in ``given`` already have their names."""
+        return self._block(roots, dict.fromkeys(given), frozenset())
 
-        With ``assign`` each root gets a line and its name; without, roots are left as expressions.
-        """
-        roots = tuple(dict.fromkeys(roots)) if assign else tuple(roots)
-        known = set(given) - set(roots) if assign else set(given)
-        nodes = [n for n in _below(roots, known) if n not in known]
-        users = Counter(a for n in nodes for a in set(n.args))
-        texts = {g: Text(self._names.part(g)) for g in known}
-        uses: dict[str, None] = {}
-        for node in nodes:
-            uses.update((self._names.part(a), None) for a in node.args if a in known)
+    def assignments(self, roots: Sequence[Expr], given: Iterable[Expr] = ()) -> Block:
+        """Lines that give each root its name, in this order."""
+        known = {g: None for g in given if g not in set(roots)}
+        return self._block(tuple(dict.fromkeys(roots)), known, frozenset(roots))
+
+    def _block(self, roots: Sequence[Expr], known: dict[Expr, None], assigned: frozenset[Expr]) -> Block:
+        nodes = _below(roots, known)
+        users = Counter(roots)
+        users.update(a for n in nodes if n not in known for a in n.args)
+        texts: dict[Expr, Text] = {}
         lines: list[str] = []
-        defined: dict[str, None] = {}
+        uses: dict[str, None] = {}
+        defines: dict[str, None] = {}
+
+        def bind(node: Expr) -> None:
+            name = self._names.part(node)
+            lines.append(f"{name} = {texts[node].text}")
+            defines[name] = None
+            texts[node] = Text(name)
+
         for node in nodes:
-            text = self._exprs.text(node, [texts[a] for a in node.args])
-            uses.update((name, None) for name in self._outside(node))
-            shared = users[node] > 1 and node.args
-            long = len(text.text) > _LONGEST and node not in roots
-            if (assign and node in roots) or shared or long:
-                name = self._names.part(node)
-                lines.append(f"{name} = {text.text}")
-                defined[name] = None
-                text = Text(name)
-            texts[node] = text
-        uses.update((self._names.part(r), None) for r in roots if r in known)
+            if node in known:
+                texts[node] = Text(self._names.part(node))
+                uses[texts[node].text] = None
+                continue
+            args = [texts[a] for a in node.args]
+            texts[node] = self._language.text(node, args)
+            while len(texts[node].text) > _LONGEST and (long := _longest_part(node, texts)):
+                bind(long)
+                texts[node] = self._language.text(node, [texts[a] for a in node.args])
+            uses.update(dict.fromkeys(self._language.reads(node)))
+            if node in assigned or (node.args and users[node] > 1):
+                bind(node)
         results = tuple(texts[r].text for r in roots)
-        return Block(tuple(lines), results, tuple(u for u in uses if u not in defined), tuple(defined))
-
-    def _outside(self, node: Expr) -> list[str]:
-        """The names of the kernel's scope that this node's own text reads."""
-        if node.op is Op.SCORE:
-            return ["dot"]
-        if node.op in _NAMED:
-            return [self._names.own(str(node.value))]
-        if node.op is Op.LOAD:
-            return self._exprs.load_names(node)
-        if node.op is Op.TANH:
-            return ["FAST_TANH"]
-        return []
+        return Block(tuple(lines), results, tuple(u for u in uses if u not in defines), tuple(defines))
 
 
-def _below(roots: tuple[Expr, ...], known: set[Expr]) -> list[Expr]:
+def _longest_part(node: Expr, texts: dict[Expr, Text]) -> Expr | None:
+    """The operand whose text is the longest, if it is more than a name."""
+    part = max(node.args, key=lambda a: len(texts[a].text), default=None)
+    return None if part is None or texts[part].text.isidentifier() or not part.args else part
+
+
+def _below(roots: Sequence[Expr], known: dict[Expr, None]) -> list[Expr]:
     """The nodes under ``roots`` down to the known ones, operands first."""
     order: list[Expr] = []
     seen: set[Expr] = set()

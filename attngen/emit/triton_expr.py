@@ -1,49 +1,33 @@
-"""Expressions as Triton text. The one place that knows Python's precedence and Triton's functions.
+"""Expressions as Triton text: one node at a time, its operands already written.
 
     slopes[h] * abs(pos - k)    ->    slopes_h * tl.abs(pos - k).to(tl.float32)
 
-The text holds for a tile in either orientation: ``q`` and ``k`` broadcast against each other, whichever of them
-runs along the rows.
+The text holds for a tile in either orientation: ``q`` and ``k`` broadcast against each other, whichever of
+them runs along the rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from attngen.analysis.interval import Interval, fits_int32
-from attngen.ir.nodes import AttentionIR, Expr, Op
+from attngen.analysis.interval import ANY_INT, Interval, fits_int32
+from attngen.emit.names import Names
+from attngen.emit.precedence import ATOM, BIT_AND, BIT_OR, COMPARE, PRODUCT, SUM, UNARY, Text, call, infix
+from attngen.ir.nodes import SIZES, AttentionIR, Expr, Input, Op
 from attngen.ir.types import Type
 
-# Binding strength of Python's operators, loosest first.
-OR, XOR, AND, SUM, PRODUCT, UNARY, ATOM = range(7)
-COMPARE = -1  # looser than | and &: a comparison joined by them needs parentheses
-
-
-@dataclass(frozen=True)
-class Text:
-    """A piece of an expression and the strength of its loosest operator."""
-
-    text: str
-    level: int = ATOM
-
-    def at(self, level: int) -> str:
-        """The text where an operand of this strength is expected."""
-        return self.text if self.level >= level else f"({self.text})"
-
-
-_BINARY = {
-    Op.ADD: (" + ", SUM),
-    Op.SUB: (" - ", SUM),
-    Op.MUL: (" * ", PRODUCT),
-    Op.DIV: (" / ", PRODUCT),
-    Op.AND: (" & ", AND),
-    Op.OR: (" | ", OR),
-    Op.LT: (" < ", COMPARE),
-    Op.LE: (" <= ", COMPARE),
-    Op.EQ: (" == ", COMPARE),
-    Op.NE: (" != ", COMPARE),
+_INFIX = {
+    Op.ADD: ("+", SUM),
+    Op.SUB: ("-", SUM),
+    Op.MUL: ("*", PRODUCT),
+    Op.DIV: ("/", PRODUCT),
+    Op.AND: ("&", BIT_AND),
+    Op.OR: ("|", BIT_OR),
+    Op.LT: ("<", COMPARE),
+    Op.LE: ("<=", COMPARE),
+    Op.EQ: ("==", COMPARE),
+    Op.NE: ("!=", COMPARE),
 }
 
 _CALL = {
@@ -61,11 +45,13 @@ _CALL = {
     Op.WHERE: "tl.where",
 }
 
-#: Functions that the module defines when an expression calls them.
-HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate")
+# A constant reads better on the right: 0 <= x is x >= 0.
+_FLIPPED = {Op.LT: ">", Op.LE: ">=", Op.EQ: "==", Op.NE: "!="}
 
 # Words that index a dimension of this size, and so are always inside it.
-_INSIDE = {"q": "q_len", "k": "k_len", "h": "heads", "h_kv": "kv_heads", "b": "batch"}
+_INSIDE = {"q": "q_len", "k": "k_len", "pos": "k_len", "h": "heads", "h_kv": "kv_heads", "b": "batch"}
+
+_LEAST_NORMAL, _GREATEST = 2.0**-126, (2 - 2**-23) * 2.0**127  # float32
 
 
 class TritonExpr:
@@ -75,131 +61,181 @@ class TritonExpr:
     an integer 64 bits, and a division care for signs.
     """
 
-    def __init__(self, ir: AttentionIR, intervals: Mapping[Expr, Interval], rename: Callable[[str], str]) -> None:
-        self._ir = ir
+    def __init__(self, ir: AttentionIR, intervals: Mapping[Expr, Interval], names: Names) -> None:
+        self._inputs: dict[str, Input] = {i.name: i for i in ir.inputs}
         self._intervals = intervals
-        self._rename = rename
+        self._names = names
         self._wide: dict[Expr, bool] = {}
+        self._wrapping: set[Expr] = set()  # INT nodes whose value may have passed 64 bits
 
-    def text(self, node: Expr, args: list[Text]) -> Text:
+    def text(self, node: Expr, args: Sequence[Text]) -> Text:
+        """The text of ``node``, whose operands, written before, have the texts ``args``."""
         if node.op is Op.CONST:
-            return _constant(node)
-        if node.op in (Op.WORD, Op.SIZE, Op.PARAM):
-            name = self._rename(str(node.value))
-            return Text(f"{name} != 0", COMPARE) if node.type is Type.BOOL else Text(name)
+            return self._constant(node)
         if node.op is Op.SCORE:
             return Text("dot")
+        if node.op is Op.WORD:
+            return Text(str(node.value))
+        if node.op in (Op.SIZE, Op.PARAM):
+            name = self._names.own(str(node.value))
+            return Text(f"{name} != 0", COMPARE) if node.type is Type.BOOL else Text(name)
         if node.op is Op.LOAD:
             return self._load(node, args)
-        if node.type is Type.INT or (node.args and node.args[0].type is Type.INT):
-            args = self._widened(node, args)
-        if node.op in _BINARY:
-            sign, level = _BINARY[node.op]
-            tight = level in (SUM, PRODUCT) and node.op in (Op.SUB, Op.DIV)
-            left = args[0].at(max(level, OR))
-            right = args[1].at(level + 1 if tight or level == COMPARE else level)
-            return Text(left + sign + right, level)
+        args = self._operands(node, args)
+        if node.op in _FLIPPED and node.args[0].op is Op.CONST and node.args[1].op is not Op.CONST:
+            return infix(args[1], _FLIPPED[node.op], args[0], COMPARE)
+        if node.op in _INFIX:
+            sign, level = _INFIX[node.op]
+            return infix(args[0], sign, args[1], level)
         if node.op in _CALL:
-            return Text(f"{_CALL[node.op]}({', '.join(a.text for a in args)})")
+            return call(_CALL[node.op], *args)
         return self._special(node, args)
 
+    def reads(self, node: Expr) -> list[str]:
+        """The names of its scope that a node's own text reads."""
+        if node.op is Op.SCORE:
+            return ["dot"]
+        if node.op is Op.WORD:
+            return [str(node.value)]
+        if node.op in (Op.SIZE, Op.PARAM):
+            return [self._names.own(str(node.value))]
+        if node.op is Op.LOAD:
+            return self._reads_of_load(node)
+        return ["FAST_TANH"] if node.op is Op.TANH else []
+
     def is_wide(self, node: Expr) -> bool:
-        """Whether an INT node is computed in 64 bits."""
+        """Whether an INT node, already written, is computed in 64 bits."""
         return self._wide.get(node, False)
 
-    def _special(self, node: Expr, args: list[Text]) -> Text:
+    def _constant(self, node: Expr) -> Text:
+        value = node.value
+        assert isinstance(value, (bool, int, float))
+        if isinstance(value, bool):
+            return Text(f"tl.full([], {value}, tl.int1)")
+        if isinstance(value, int):
+            self._wide[node] = not fits_int32(Interval(value, value))
+        elif math.isnan(value):
+            return Text('float("nan")')
+        elif abs(value) > _GREATEST:
+            return Text(f'float("{math.copysign(math.inf, value)}")')
+        elif 0 < abs(value) < _LEAST_NORMAL:
+            return Text(f"tl.full([], {value!r}, tl.float32)")  # Triton would make the literal a float64
+        return Text(repr(value), UNARY if math.copysign(1, value) < 0 else ATOM)
+
+    def _special(self, node: Expr, args: Sequence[Text]) -> Text:
         first = args[0]
         if node.op is Op.NEG:
             return Text(f"-{first.at(UNARY)}", UNARY)
         if node.op is Op.NOT:
             return Text(f"~{first.at(UNARY)}", UNARY)
         if node.op is Op.CLAMP:
-            return Text(f"tl.minimum(tl.maximum({first.text}, {args[1].text}), {args[2].text})")
+            return call("tl.minimum", call("tl.maximum", first, args[1]), args[2])
         if node.op is Op.TANH:
-            return Text(f"tanh({first.text}, FAST_TANH)")
+            return call("tanh", first, Text("FAST_TANH"))
         if node.op is Op.TO_FLOAT:
-            return Text(f"{first.at(ATOM)}.to(tl.float32)")
+            return _cast(first, "float32")
         if node.op is Op.TO_INT:
             inside = self._intervals[node.args[0]]
             if fits_int32(inside) and not inside.may_nan:
-                return Text(f"{first.at(ATOM)}.to(tl.int32)")
-            return Text(f"truncate({first.text})")
+                return _cast(first, "int32")
+            return call("truncate", first)
         return self._division(node, args)
 
-    def _division(self, node: Expr, args: list[Text]) -> Text:
+    def _division(self, node: Expr, args: Sequence[Text]) -> Text:
         """``//`` and ``%``, which truncate in Triton and round down in the language."""
-        x, y = (self._intervals[a] for a in node.args)
+        x, y = map(self._bounds, node.args)
+        is_quotient = node.op is Op.FLOORDIV
         if x.lo >= 0 and y.lo > 0:
-            sign = " // " if node.op is Op.FLOORDIV else " % "
-            return Text(f"{args[0].at(PRODUCT)}{sign}{args[1].at(UNARY)}", PRODUCT)
-        name = "floor_divide" if node.op is Op.FLOORDIV else "floor_modulo"
-        return Text(f"{name}({args[0].text}, {args[1].text})")
+            return infix(args[0], "//" if is_quotient else "%", args[1], PRODUCT)
+        return call("floor_divide" if is_quotient else "floor_modulo", *args)
 
-    def _widened(self, node: Expr, args: list[Text]) -> list[Text]:
-        """Operands in 64 bits where the result may pass int32."""
-        wide = any(self.is_wide(a) for a in node.args)
+    def _operands(self, node: Expr, args: Sequence[Text]) -> Sequence[Text]:
+        """Operands in 64 bits where one is or the result may pass int32; no literal only with literals."""
+        integers = [a for a in node.args if a.type is Type.INT]
+        wide = any(self.is_wide(a) for a in integers)
         if node.type is Type.INT:
-            wide = wide or not fits_int32(self._intervals[node])
+            interval = self._intervals[node]
+            wide = wide or not fits_int32(interval)
             self._wide[node] = wide
+            if any(a in self._wrapping for a in integers) or not _fits_int64(interval):
+                self._wrapping.add(node)
+        if all(a.op is Op.CONST for a in node.args):
+            return [_tensor(a, text, wide) for a, text in zip(node.args, args, strict=True)]
         if not wide:
             return args
         return [
-            Text(f"{text.at(ATOM)}.to(tl.int64)")
-            if arg.type is Type.INT and not self.is_wide(arg) and arg.op is not Op.CONST
-            else text
+            _cast(text, "int64")
+            if arg.type is Type.INT and arg.op is not Op.CONST and not self.is_wide(arg)
+            else text  # a literal takes the type of what it meets
             for arg, text in zip(node.args, args, strict=True)
         ]
 
-    def _load(self, node: Expr, args: list[Text]) -> Text:
-        item = self._ir.input(str(node.value))
-        name = self._rename(item.name)
-        terms = [f"{name}_ptr"]
-        for axis, (index, text, dim) in enumerate(zip(node.args, args, item.dims, strict=True)):
-            place = self._inside(index, text, dim)
-            if not self.is_wide(index) and index.op is not Op.CONST:
-                place = Text(f"{place.at(ATOM)}.to(tl.int64)")
-            terms.append(f"{place.at(PRODUCT)} * {name}_stride_{axis}")
-        loaded = f"tl.load({' + '.join(terms)})"
-        self._wide[node] = item.dtype == "int64"
-        if item.dtype in ("float16", "bfloat16"):
-            loaded += ".to(tl.float32)"
-        return Text(loaded)
+    def _bounds(self, node: Expr) -> Interval:
+        """What surely holds of an INT's value, as the kernel computes it: 64 bits wrap around."""
+        return ANY_INT if node in self._wrapping else self._intervals[node]
 
-    def load_names(self, node: Expr) -> list[str]:
-        """The kernel arguments that a LOAD's text reads: pointer, strides, and the sizes of its clamps."""
-        item = self._ir.input(str(node.value))
-        name = self._rename(item.name)
-        strides = [f"{name}_stride_{axis}" for axis in range(len(item.dims))]
-        sizes = [
-            self._rename(dim)
-            for index, dim in zip(node.args, item.dims, strict=True)
-            if isinstance(dim, str) and not self._ends_inside(index, dim)
-        ]
+    # -- inputs ----------------------------------------------------------------------------------------------
+
+    def _load(self, node: Expr, args: Sequence[Text]) -> Text:
+        item = self._inputs[str(node.value)]
+        name = self._names.own(item.name)
+        place = Text(f"{name}_ptr")
+        for axis, (index, text, dim) in enumerate(zip(node.args, args, item.dims, strict=True)):
+            if not _is_first(index, dim):
+                stride = Text(f"{name}_stride_{axis}")
+                place = infix(place, "+", infix(self._inside(index, text, dim), "*", stride, PRODUCT), SUM)
+        self._wide[node] = item.dtype == "int64"
+        loaded = call("tl.load", place)
+        return _cast(loaded, "float32") if item.dtype in ("float16", "bfloat16") else loaded
+
+    def _reads_of_load(self, node: Expr) -> list[str]:
+        """Pointer, strides, and the sizes of the clamps."""
+        item = self._inputs[str(node.value)]
+        name = self._names.own(item.name)
+        strides, sizes = [], []
+        for axis, (index, dim) in enumerate(zip(node.args, item.dims, strict=True)):
+            if not _is_first(index, dim):
+                strides.append(f"{name}_stride_{axis}")
+                if isinstance(dim, str) and not self._ends_inside(index, dim):
+                    sizes.append(self._size(dim))
         return [f"{name}_ptr", *strides, *sizes]
 
     def _inside(self, index: Expr, text: Text, dim: int | str) -> Text:
-        """An index kept inside its dimension; no clamp where it provably is."""
-        bounds = self._intervals[index]
-        last = str(dim - 1) if isinstance(dim, int) else f"{self._rename(dim)} - 1"
+        """An index in 64 bits, kept inside its dimension; no clamp where it provably is."""
+        if index.op is Op.CONST and isinstance(dim, int):
+            return Text(f"tl.full([], {min(int(text.text), dim - 1)}, tl.int64)")
         if not self._ends_inside(index, dim):
-            text = Text(f"tl.minimum({text.text}, {last})")
-        if bounds.lo < 0:
-            text = Text(f"tl.maximum({text.text}, 0)")
-        return text
+            last = str(dim - 1) if isinstance(dim, int) else f"{self._size(dim)} - 1"
+            text = call("tl.minimum", text, Text(last))
+        if self._bounds(index).lo < 0:
+            text = call("tl.maximum", text, Text("0"))
+        return text if self.is_wide(index) else _cast(text, "int64")
 
     def _ends_inside(self, index: Expr, dim: int | str) -> bool:
         if isinstance(dim, int):
-            return self._intervals[index].hi <= dim - 1
-        if index.op is not Op.WORD:
-            return False
-        return _INSIDE.get(str(index.value)) == dim or (index.value == "pos" and dim == "k_len")
+            return self._bounds(index).hi <= dim - 1
+        return index.op is Op.WORD and _INSIDE.get(str(index.value)) == dim
+
+    def _size(self, dim: str) -> str:
+        return dim if dim in SIZES else self._names.own(dim)
 
 
-def _constant(node: Expr) -> Text:
-    value = node.value
-    if isinstance(value, float) and not math.isfinite(value):
-        return Text(f'float("{value}")')
-    assert isinstance(value, (bool, int, float))
-    if isinstance(value, bool):
-        return Text(f"tl.full([], {value}, tl.int1)")
-    return Text(repr(value), UNARY if math.copysign(1, value) < 0 else ATOM)
+def _fits_int64(interval: Interval) -> bool:
+    return interval.lo >= -(2**63) and interval.hi < 2**63
+
+
+def _tensor(constant: Expr, text: Text, wide: bool) -> Text:
+    """A constant that Triton, not Python, computes with."""
+    if text.text.startswith("tl.full("):
+        return text
+    kind = "float32" if constant.type is Type.FLOAT else "int64" if wide else "int32"
+    return Text(f"tl.full([], {text.text}, tl.{kind})")
+
+
+def _cast(text: Text, dtype: str) -> Text:
+    return Text(f"{text.at(ATOM)}.to(tl.{dtype})")
+
+
+def _is_first(index: Expr, dim: int | str) -> bool:
+    """Whether an index always reads the first element of its dimension."""
+    return dim == 1 or (index.op is Op.CONST and isinstance(index.value, int) and index.value <= 0)

@@ -1,12 +1,16 @@
 """Tile shapes by kernel, target and head dimension: what was measured, and what fits elsewhere.
 
-The rows of sm_90 were measured on an H200 (docs/performance.md); the others are sized for the target's shared
-memory and registers and checked by ``attngen compile-check``.
+The rows of sm_90 were measured on an H200 (docs/performance.md). The others were sized by compiling the zoo
+with ``attngen compile-check``: the largest tiles that keep within the target's shared memory and, but for a
+few bytes, within its registers. Eight warps hold what four would spill. float32 products go through the
+registers whole, which at a head dimension of 256 are too few for any tile.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from attngen.ir.nodes import AttentionIR, Op, leaves
 
 KERNELS = ("forward", "dkdv", "dq")
 
@@ -49,36 +53,59 @@ Table = dict[str, dict[int, tuple[Tile, Tile, Tile]]]
 
 TILES: Table = {
     "sm_90": {
-        64: (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(128, 64, 8, 3)),
-        128: (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(128, 64, 8, 3)),
+        64: (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 3)),
+        128: (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
         256: (Tile(128, 64, 8, 2), Tile(64, 64, 8, 2), Tile(64, 64, 4, 2)),
     },
     "sm_100": {
-        64: (Tile(128, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-        128: (Tile(128, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-        256: (Tile(128, 64, 8, 2), Tile(64, 32, 8, 1), Tile(64, 32, 8, 1)),
+        64: (Tile(128, 64, 4, 3), Tile(64, 128, 8, 1), Tile(128, 64, 8, 2)),
+        128: (Tile(128, 64, 4, 3), Tile(64, 128, 8, 1), Tile(128, 64, 8, 2)),
+        256: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 1), Tile(128, 64, 8, 1)),
     },
     "sm_80": {
-        64: (Tile(128, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-        128: (Tile(128, 64, 8, 3), Tile(32, 64, 4, 2), Tile(64, 64, 8, 2)),
-        256: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 1), Tile(64, 32, 8, 1)),
+        64: (Tile(128, 64, 8, 3), Tile(32, 128, 8, 2), Tile(128, 64, 8, 2)),
+        128: (Tile(128, 32, 8, 3), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
+        256: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 1), Tile(64, 32, 8, 2)),
     },
     "small": {
-        64: (Tile(64, 64, 4, 2), Tile(32, 64, 4, 2), Tile(64, 32, 4, 2)),
-        128: (Tile(64, 32, 4, 2), Tile(32, 64, 4, 1), Tile(64, 32, 4, 1)),
-        256: (Tile(32, 32, 4, 1), Tile(16, 32, 4, 1), Tile(32, 16, 4, 1)),
+        64: (Tile(128, 64, 8, 2), Tile(32, 128, 8, 2), Tile(128, 64, 8, 2)),
+        128: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
+        256: (Tile(64, 32, 8, 2), Tile(16, 32, 8, 2), Tile(64, 16, 8, 2)),
     },
     "gfx942": {
-        64: (Tile(128, 64, 4, 1), Tile(64, 64, 4, 1), Tile(64, 64, 4, 1)),
-        128: (Tile(128, 64, 4, 1), Tile(32, 64, 4, 1), Tile(64, 32, 4, 1)),
-        256: (Tile(64, 32, 4, 1), Tile(16, 32, 4, 1), Tile(32, 16, 4, 1)),
+        64: (Tile(128, 32, 4, 1), Tile(32, 128, 4, 1), Tile(128, 32, 4, 1)),
+        128: (Tile(128, 64, 8, 1), Tile(32, 64, 8, 1), Tile(128, 32, 8, 1)),
+        256: (Tile(64, 32, 4, 1), Tile(16, 64, 8, 1), Tile(64, 16, 8, 1)),
     },
     "float32": {
-        64: (Tile(32, 32, 4, 1), Tile(32, 32, 4, 1), Tile(32, 32, 4, 1)),
-        128: (Tile(32, 16, 4, 1), Tile(16, 32, 4, 1), Tile(32, 16, 4, 1)),
-        256: (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1), Tile(16, 16, 4, 1)),
+        64: (Tile(64, 32, 8, 1), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
+        128: (Tile(32, 32, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
+        256: (Tile(32, 16, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
     },
     "interpreter": {
         256: (Tile(128, 128, 1, 1), Tile(128, 128, 1, 1), Tile(128, 128, 1, 1)),
     },
 }
+
+# dK/dV on sm_90 where the variant's own values would spill beside 64x64 on four warps.
+_DKDV_WITH_MORE_VALUES = {128: Tile(64, 64, 8, 2), 256: Tile(32, 64, 8, 2)}
+_DKDV_WITH_RANDOM_WORDS = {64: Tile(64, 64, 8, 2), 128: Tile(32, 128, 8, 2), 256: Tile(32, 64, 8, 2)}
+
+
+def tiles_for(ir: AttentionIR, *, derivative_varies: bool) -> Table:
+    """The tiles of one variant: TILES, but for dK/dV on sm_90, whose registers TILES fills to the brim.
+
+    More values are alive there where the score's derivative is another for every score, where the mask reads
+    inputs, and above all where Philox draws four words a score.
+    """
+    if ir.dropout is not None:
+        smaller = _DKDV_WITH_RANDOM_WORDS
+    elif derivative_varies or any(leaves(ir.mask, op=Op.LOAD)):
+        smaller = _DKDV_WITH_MORE_VALUES
+    else:
+        return TILES
+    rows = {
+        width: (forward, smaller.get(width, dkdv), dq)
+        for width, (forward, dkdv, dq) in TILES["sm_90"].items()
+    }
+    return {**TILES, "sm_90": rows}

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from attngen.errors import BuildError
+
+
+class _TextLoader(SourceFileLoader):
+    """Runs the file's own text: a ``.pyc`` beside it might be older, truncated or somebody else's."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 def load_module(path: Path) -> ModuleType:
@@ -15,7 +24,7 @@ def load_module(path: Path) -> ModuleType:
     name = f"attngen_built_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_TextLoader(name, str(path)))
     if spec is None or spec.loader is None:
         raise BuildError(f"{path} is no Python module")
     module = importlib.util.module_from_spec(spec)

@@ -84,12 +84,10 @@ class _Call:
         return [i.name for i in self.ir.inputs if i.grad]
 
     def _gradients(self, out: Tensor, lse: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        grads = torch.autograd.grad(
-            [out, lse],
-            list(leaves.values()),
-            [self.dout.to(out.dtype), self.dlse.to(lse.dtype)],
-            allow_unused=True,
-        )
+        cotangents = ((out, self.dout.to(out.dtype)), (lse, self.dlse.to(lse.dtype)))
+        # The log-sum-exp of a score that reads neither q nor k is a constant.
+        outputs, weights = zip(*(pair for pair in cotangents if pair[0].requires_grad), strict=True)
+        grads = torch.autograd.grad(outputs, list(leaves.values()), weights, allow_unused=True)
         filled = (
             torch.zeros_like(t) if g is None else g for g, t in zip(grads, leaves.values(), strict=True)
         )

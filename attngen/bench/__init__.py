@@ -1,0 +1,1 @@
+"""The bench: variants beside their peers, checked and timed in one run."""

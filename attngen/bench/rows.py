@@ -1,0 +1,129 @@
+"""What is measured: a row is a variant with its consts and inputs, a shape the sizes that it runs at.
+
+Work is counted over the scores that the mask keeps, and no others: 4·D floating-point operations a score in
+the forward (two products), 2.5 times that in the backward (five).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from attngen import eager, reference
+from attngen.ir.nodes import AttentionIR
+from attngen.ir.types import Scalar
+
+BACKWARD_WORK = 2.5  # five matrix products for the forward's two
+
+_BLOCK_SCORES = 2**24  # counted at a time
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a call: q (batch, heads, length, head_dim), k and v with ``heads // group`` heads."""
+
+    name: str
+    batch: int
+    heads: int
+    length: int
+    head_dim: int
+    group: int = 1
+
+    @property
+    def q(self) -> tuple[int, int, int, int]:
+        return (self.batch, self.heads, self.length, self.head_dim)
+
+    @property
+    def k(self) -> tuple[int, int, int, int]:
+        return (self.batch, self.heads // self.group, self.length, self.head_dim)
+
+    def __str__(self) -> str:
+        return f"B{self.batch} H{self.heads} S{self.length} D{self.head_dim}"
+
+
+SHAPES: dict[str, Shape] = {
+    shape.name: shape
+    for shape in (
+        Shape("d128", 2, 16, 8192, 128),
+        Shape("d64", 4, 32, 4096, 64),
+        Shape("d256", 2, 8, 8192, 256),
+    )
+}
+
+Inputs = Callable[[Shape, torch.device], dict[str, Tensor]]
+
+
+def no_inputs(shape: Shape, device: torch.device) -> dict[str, Tensor]:
+    return {}
+
+
+def alibi_slopes(shape: Shape, device: torch.device) -> dict[str, Tensor]:
+    """The paper's slopes: 2 ** (-8 (h + 1) / heads)."""
+    head = torch.arange(1, shape.heads + 1, dtype=torch.float32, device=device)
+    return {"slopes": torch.exp2(-8.0 * head / shape.heads)}
+
+
+def prefix_1024(shape: Shape, device: torch.device) -> dict[str, Tensor]:
+    prefix = min(1024, shape.length // 2)
+    return {"prefix": torch.full((shape.batch,), prefix, dtype=torch.int32, device=device)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant of the zoo as it is measured. ``group`` query heads share a key head."""
+
+    name: str
+    title: str
+    spec: str
+    consts: Mapping[str, Scalar] = field(default_factory=dict)
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    inputs: Inputs = no_inputs
+    group: int = 1
+    dropout: float = 0.0
+
+    def at(self, shape: Shape) -> Shape:
+        """The shape with this row's key heads."""
+        return replace(shape, group=self.group)
+
+
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Row("full", "full", "full"),
+        Row("causal", "causal", "causal"),
+        Row("alibi", "ALiBi, causal", "alibi", inputs=alibi_slopes),
+        Row("softcap", "softcap 50, causal", "softcap", params={"cap": 50.0}),
+        Row("window", "window 1024", "sliding_window", consts={"window": 1024}),
+        Row("gemma2", "Gemma-2", "gemma2_local", consts={"window": 1024}, params={"cap": 50.0}, group=4),
+        Row("prefix", "prefix LM 1024", "prefix_lm", inputs=prefix_1024),
+        Row("dropout", "dropout 0.1, causal", "dropped", params={"p": 0.1}, dropout=0.1),
+    )
+}
+
+
+def kept_scores(
+    ir: AttentionIR,
+    shape: Shape,
+    inputs: Mapping[str, Tensor],
+    params: Mapping[str, Scalar],
+    device: torch.device,
+) -> int:
+    """How many of the batch·heads·length² scores the spec's mask keeps, counted one by one."""
+    q, k = (torch.empty(1, device=device).expand(sizes) for sizes in (shape.q, shape.k))
+    env = reference.bind(ir, q, k, k, inputs, params)
+    rows = max(1, _BLOCK_SCORES // max(1, shape.length))
+    total = 0
+    for first in range(0, shape.length, rows):
+        grid = replace(env.grid, first_row=first, last_row=min(first + rows, shape.length))
+        mask = eager.evaluate(ir.mask, replace(env, grid=grid), torch.float32)
+        area = grid.batch * grid.heads * (grid.last_row - grid.first_row) * grid.k_len
+        total += int(mask.sum()) * (area // mask.numel())  # what the mask does not depend on repeats
+    return total
+
+
+def forward_work(scores: int, head_dim: int) -> int:
+    """Floating-point operations of a forward over this many kept scores."""
+    return 4 * head_dim * scores

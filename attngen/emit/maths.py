@@ -1,0 +1,86 @@
+"""The variant's maths as jitted functions, each under the clauses that it computes.
+
+score = score - slopes[h] * abs(dist)   ->   def logits(dot, pos, k, scale_log2, slopes_h_log2): ...
+mask = causal                           ->   def keeps(pos, k): ...
+"""
+
+from __future__ import annotations
+
+from attngen.emit.prose import comment
+from attngen.emit.scope import Scope
+from attngen.emit.view import Function, Gradient, Maths
+from attngen.ir.nodes import Expr
+from attngen.ir.printer import print_clauses
+from attngen.plan.base2 import ONE, SCALE
+from attngen.plan.hoist import Hoisted
+
+
+def make_maths(scope: Scope) -> Maths:
+    """The functions of score and mask, and how the kernels call them."""
+    plan, ir = scope.plan, scope.ir
+    logits, both, keeps = _logits(scope), _logits_and_derivative(scope), _keeps(scope)
+    kept = [keeps.call] if keeps else []
+    scale = _scale_text(scope)
+    return Maths(
+        functions=tuple(f for f in (logits, both, keeps) if f is not None),
+        logits=logits,
+        gradient=Gradient("logit, derivative", both.call) if both else Gradient("logit", logits.call),
+        gain=_gain(scope),
+        keep_keys=" & ".join(["(column < k_len)", *kept]),
+        keep_pairs=" & ".join(["(row < q_len)", "(column < k_len)", *kept]),
+        times_factor="" if plan.logits.factor is ONE else f" * {scope.uniform(plan.logits.factor)}",
+        scale_by_head=scope.scale_by_head,
+        scale_after="" if ir.scale is ONE else scale,
+        scale_after_dk="" if ir.scale is ONE or scope.scale_by_head else scale,
+    )
+
+
+def _function(
+    scope: Scope, name: str, doc: str, kind: str, roots: tuple[Expr, ...], parts: Hoisted
+) -> Function:
+    given = [*scope.program_values, *parts.row, *parts.column]
+    block = scope.kernel.results(roots, [g for g in given if g not in roots])
+    clauses = [text for key, text in print_clauses(scope.ir).items() if key.split("[")[0] == kind]
+    lines = [line for clause in clauses for line in clause.splitlines()]
+    name = scope.names.function(name)
+    uses = scope.parameters(block.uses)
+    return Function(name, doc, (*comment(lines, indent=4), *block.lines), ", ".join(block.results), uses)
+
+
+def _logits(scope: Scope) -> Function:
+    logits = scope.plan.logits
+    doc = "Scores of a tile in base 2, that is times log2(e)."
+    if logits.factor is not ONE:
+        doc = f"Scores of a tile in base 2, but for the factor {scope.uniform(logits.factor)}."
+    return _function(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
+
+
+def _logits_and_derivative(scope: Scope) -> Function | None:
+    """For scores whose derivative varies from one to the next."""
+    if scope.plan.derivative_is_uniform:
+        return None
+    logits = scope.plan.logits
+    doc = "The same, and the derivative of the score by scale * dot."
+    roots = (logits.tile, logits.derivative)
+    return _function(scope, "logits_and_derivative", doc, "score", roots, scope.plan.score_parts)
+
+
+def _keeps(scope: Scope) -> Function | None:
+    if not scope.plan.is_masked:
+        return None
+    doc = "Which scores of a tile count."
+    return _function(scope, "keeps", doc, "mask", (scope.ir.mask,), scope.plan.mask_parts)
+
+
+def _gain(scope: Scope) -> str:
+    """P times the score's derivative, or "" where that is 1. Where P is 0 the derivative may be infinite."""
+    plan = scope.plan
+    if plan.logits.is_linear:
+        return ""
+    if plan.derivative_is_uniform:
+        return f"weights * {scope.uniform(plan.logits.derivative)}"
+    return "tl.where(weights > 0.0, weights * derivative, 0.0)"
+
+
+def _scale_text(scope: Scope) -> str:
+    return repr(scope.ir.scale.value) if scope.plan.scale_is_const else str(SCALE.value)

@@ -1,0 +1,82 @@
+"""What a kernel computes outside its loops: lines once a program, a row, a column, and what loops take of it.
+
+score - slopes[h] * abs(dist)   ->   slopes_h_log2 = ... once a program, handed to the loop in its context
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from attngen.emit.names import HELPERS
+from attngen.emit.scope import Scope
+from attngen.emit.statements import Block
+from attngen.emit.view import Context, Function, Maths, Ranges, Tiles
+from attngen.plan.base2 import SCALE
+
+_DROPOUT = ("head", "seed", "threshold")
+_LOCAL = {"dot", "k", "column", "k_len", "FAST_TANH"}  # what every loop has by itself
+_LOCAL_TRANSPOSED = _LOCAL | {"q", "pos", "q_len"}
+
+
+def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, frozenset[str]]:
+    """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
+    plan = scope.plan
+    program = scope.program_block()
+    score, mask = plan.score_parts, plan.mask_parts
+    given = scope.program_values
+    row_score = scope.kernel.assignments(score.row, given)
+    row_mask = scope.kernel.assignments([p for p in mask.row if p not in score.row], (*given, *score.row))
+    column_score = scope.kernel.assignments(score.column, given)
+    column_mask = scope.kernel.assignments(
+        [p for p in mask.column if p not in score.column], (*given, *score.column)
+    )
+    rows, columns = (row_score, row_mask), (column_score, column_mask)
+    blocks = (program, *rows, *columns)
+
+    dropout = _DROPOUT if scope.ir.dropout is not None else ()
+    q_corner, k_corner = (("q_first",), ("k_first",)) if dropout else ((), ())
+    factor = scope.uniform_names(plan.logits.factor)
+    derivative = scope.uniform_names(plan.logits.derivative) if plan.derivative_is_uniform else ()
+    keeps = [u for f in maths.functions if f.call in maths.keep_keys for u in f.uses]
+    by_function = {f.call: f.uses for f in maths.functions}
+    backward = (*by_function[maths.gradient.call], *keeps, *factor, *derivative, *dropout)
+    backward += ("kept_scale",) if dropout else ()
+    scale = (str(SCALE.value),) if scope.scale_by_head else ()
+
+    functions = (*maths.functions, *ranges.ranges)
+    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
+    tiles = Tiles(
+        program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
+        row_score=row_score.lines,
+        row_mask=row_mask.lines,
+        column_score=column_score.lines,
+        column_mask=column_mask.lines,
+        forward=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout), _LOCAL, columns),
+        dkdv=_context((*_uses((*columns, *rows)), *k_corner, *backward, *scale), _LOCAL_TRANSPOSED, (*columns, *rows)),
+        dq=_context((*_uses(columns), *q_corner, *backward), _LOCAL, columns),
+        helpers=_helpers(blocks, functions),
+        uses_q="q" in uses or "pos" in uses,
+        uses_k="k" in uses,
+        uses_pos="pos" in uses,
+        uses_tanh="FAST_TANH" in uses,
+    )
+    return tiles, frozenset(uses.difference(*(b.defines for b in blocks)))
+
+
+def _context(names: Iterable[str], local: set[str], blocks: Iterable[Block]) -> Context:
+    """The names that a loop neither has by itself nor computes in its own lines."""
+    inside = local.union(*(b.defines for b in blocks))
+    return Context(tuple(n for n in dict.fromkeys(names) if n not in inside))
+
+
+def _uses(blocks: Iterable[Block]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(u for b in blocks for u in b.uses))
+
+
+def _helpers(blocks: Iterable[Block], functions: Iterable[Function]) -> frozenset[str]:
+    """Which of the templates' functions the lines call."""
+    lines = [line for b in blocks for line in b.lines]
+    lines += [line for f in functions for line in (*f.lines, f.result) if not line.startswith("#")]
+    called = {name for line in lines for name in re.findall(r"(?<![.\w])(\w+)\(", line)}
+    return frozenset(called & set(HELPERS))

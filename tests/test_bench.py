@@ -1,0 +1,345 @@
+"""The bench counts, checks, times and tabulates what it says it does. Nothing here is timed for real."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
+from triton.runtime.jit import JITFunction
+
+from attngen.bench.compiles import compiled
+from attngen.bench.formulas import FORMULAS
+from attngen.bench.inputs import other_params, plausible_inputs, plausible_params
+from attngen.bench.measure import RowResult, against_reference, measure, run, short
+from attngen.bench.peers import PEERS, Attention, Case, Peer, make_case, variant_of
+from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores
+from attngen.bench.table import checks_table, columns, peers_table, reasons
+from attngen.bench.timing import Call, Race, race
+from attngen.spec_file import find_spec, zoo_names
+from attngen.variant import build_variant
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+# ---- Rows --------------------------------------------------------------------------------------------------
+
+
+def kept_by_hand(row: str, n: int) -> int:
+    """Kept scores of one head: closed forms for a length n of at least 1024."""
+    causal = n * (n + 1) // 2
+    window = 1024 * 1025 // 2 + (n - 1024) * 1024
+    prefix = min(1024, n // 2)
+    return {
+        "full": n * n,
+        "window": window,
+        "gemma2": window,
+        "prefix": causal + prefix * (prefix - 1) // 2,  # the keys of the prefix that causal hides from it
+    }.get(row, causal)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_scores_that_count_are_those_that_the_mask_keeps(name: str) -> None:
+    row, shape = ROWS[name], Shape("small", 2, 4, 1500, 16)
+    shape = row.at(shape)
+    inputs = row.inputs(shape, CPU)
+    kept = kept_scores(variant_of(row).ir, shape, inputs, row.params, CPU)
+    assert kept == 2 * 4 * kept_by_hand(name, 1500)
+
+
+def test_work_is_four_operations_a_score_and_dimension() -> None:
+    """peers.md's full attention at B2 H16 S8192 D128 is 1.1 TFLOP forward."""
+    shape = SHAPES["d128"]
+    assert forward_work(shape.batch * shape.heads * shape.length**2, shape.head_dim) == 2**40
+
+
+# ---- Peers -------------------------------------------------------------------------------------------------
+
+
+def reference_call(case: Case) -> Attention:
+    return partial(variant_of(case.row).reference, dtype=torch.float32, **case.keywords)  # type: ignore[return-value]
+
+
+def small_case(row: Row) -> Case:
+    length = 1100 if row.spec in ("sliding_window", "gemma2_local") else 150  # past the window
+    return make_case(row, Shape("small", 2, 4, length, 16), torch.float32, CPU)
+
+
+def without_dropout(row: Row) -> Row:
+    return Row(row.name, row.title, row.spec, row.consts, {"p": 0.0}) if row.dropout else row
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_standard_attention_computes_the_same_as_the_spec(name: str) -> None:
+    case = small_case(without_dropout(ROWS[name]))
+    want, got = (run(prepare(case), case) for prepare in (reference_call, PEERS["standard"].prepare))
+    for tensor in want:
+        torch.testing.assert_close(got[tensor], want[tensor], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if not PEERS["flex"].refuses(ROWS[name])])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_flex_attention_computes_the_same_as_the_spec(name: str) -> None:
+    case = small_case(ROWS[name])
+    with torch.no_grad():
+        q, k, v = (x.detach() for x in (case.q, case.k, case.v))  # flex has no backward on a CPU
+        want = reference_call(case)(q, k, v)
+        got = PEERS["flex"].prepare(case)(q, k, v)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["full", "causal"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_sdpa_computes_the_same_as_the_spec(name: str) -> None:
+    case = small_case(ROWS[name])
+    want, got = (run(prepare(case), case) for prepare in (reference_call, PEERS["fa2"].prepare))
+    for tensor in want:
+        torch.testing.assert_close(got[tensor], want[tensor], atol=1e-4, rtol=1e-3)
+
+
+def test_a_block_mask_spans_the_batch_where_its_formula_reads_the_batch() -> None:
+    inputs = {"prefix": torch.tensor([3, 130], dtype=torch.int32)}
+    for name, formula in FORMULAS.items():
+        if formula.mask is not None:
+            blocks = create_block_mask(formula.mask(inputs), 2, None, 256, 256, device="cpu").to_dense()
+            assert torch.equal(blocks[0], blocks[1]) is not formula.mask_reads_batch, name
+
+
+def test_a_peer_refuses_what_it_cannot_express() -> None:
+    assert PEERS["flex"].refuses(ROWS["dropout"])
+    assert PEERS["cudnn"].refuses(ROWS["softcap"])
+    assert not PEERS["cudnn"].refuses(ROWS["dropout"])
+    assert not any(PEERS["attngen"].refuses(row) for row in ROWS.values())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_first_heads_are_judged_by_the_reference_of_a_slice(name: str) -> None:
+    """The slice is a problem of its own: the whole reference's first heads, dropout bits included."""
+    case = make_case(ROWS[name], Shape("small", 2, 8, 40, 16), torch.float32, CPU)
+    exact = run(reference_call(case), case)
+    assert max(against_reference(exact, case).values()) < 1e-4
+    wrong = {**exact, "dk": exact["dk"] * 1.1}
+    assert against_reference(wrong, case)["dk"] > 0.09
+
+
+# ---- Measuring ---------------------------------------------------------------------------------------------
+
+
+def peer(name: str, prepare: Any, reason: str = "") -> Peer:
+    return Peer(name, name.upper(), lambda row: reason, prepare)
+
+
+def scaled(factor: float) -> Any:
+    def prepare(case: Case) -> Attention:
+        exact = reference_call(case)
+        return lambda q, k, v: exact(q, k, v) * factor
+
+    return prepare
+
+
+def broken(case: Case) -> Attention:
+    raise RuntimeError("no kernel\nand a long tale")
+
+
+def fixed_race(calls: dict[str, Call]) -> Race:
+    for call in calls.values():
+        call()
+    return Race(dict.fromkeys(calls, 2.0), {})
+
+
+def measured(*others: Peer) -> RowResult:
+    peers = [peer("attngen", reference_call), *others]
+    shape = Shape("tiny", 1, 2, 20, 16)
+    return measure(ROWS["causal"], shape, peers, dtype=torch.float32, device=CPU, race=fixed_race)
+
+
+def test_a_peer_that_fails_or_refuses_stops_nobody_else() -> None:
+    result = measured(
+        peer("bad", broken), peer("unable", broken, "no rows today"), peer("good", reference_call)
+    )
+    assert result.outcomes["bad"].reason == "RuntimeError: no kernel"
+    assert result.outcomes["unable"].reason == "no rows today"
+    assert result.outcomes["bad"].forward_ms is None
+    assert result.outcomes["good"].forward_ms == result.outcomes["good"].backward_ms == 2.0
+    assert result.outcomes["attngen"].backward_ms == 2.0
+    assert reasons([result], but=["no rows today"]) == ["tiny causal: bad: RuntimeError: no kernel"]
+
+
+def test_a_result_that_differs_is_seen() -> None:
+    assert measured(peer("good", reference_call)).agrees
+    result = measured(peer("off", scaled(1.05)))
+    assert not result.agrees
+    assert result.errors["off"]["out"] == pytest.approx(0.05 / 1.05, rel=1e-3)
+
+
+def test_a_result_that_is_not_a_number_does_not_agree() -> None:
+    result = measured(peer("nan", scaled(float("nan"))))
+    assert not result.agrees
+
+
+def test_only_forward_and_backward_work_of_kept_scores_is_counted() -> None:
+    result = measured()
+    assert result.scores == 2 * 20 * 21 // 2
+    assert result.forward_flops == 4 * 16 * result.scores
+    assert result.backward_flops == 2.5 * result.forward_flops
+
+
+def test_an_error_is_told_in_a_line() -> None:
+    assert short(ValueError("x" * 500)).endswith("…")
+    assert len(short(ValueError("x" * 500))) == 160
+    assert short(ValueError()) == "ValueError: "
+
+
+# ---- Timing ------------------------------------------------------------------------------------------------
+
+
+class FakeClock:
+    """Time that passes only when a call says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def mark(self) -> float:
+        return self.now
+
+    def between(self, first: float, last: float) -> float:
+        return last - first
+
+    def wait(self) -> None: ...
+    def before_call(self) -> None: ...
+
+
+def test_calls_take_turns_and_the_median_is_theirs() -> None:
+    clock, order = FakeClock(), []
+    slow = itertools.chain([5.0] * 3, itertools.cycle([3.0, 3.0, 90.0]))  # now and then disturbed
+
+    def call(name: str, times: Iterator[float]) -> None:
+        order.append(name)
+        clock.now += next(times)
+
+    calls = {"a": partial(call, "a", itertools.repeat(1.0)), "b": partial(call, "b", slow)}
+    found = race(calls, clock, warm_ms=0.0, budget_ms=12.0, rounds=4)
+    assert found.ms == {"a": 1.0, "b": 3.0}
+    timed = order[6:]  # after three calls of each to warm up
+    assert [name for name, _ in itertools.groupby(timed)] == ["a", "b", "a", "b", "a"]
+    assert timed.count("a") == 12 and timed.count("b") == 4
+
+
+def test_a_call_that_fails_leaves_the_race() -> None:
+    def fail() -> None:
+        raise RuntimeError("out of breath")
+
+    found = race({"a": fail, "b": lambda: None}, FakeClock(), warm_ms=0.0)
+    assert set(found.ms) == {"b"}
+    assert str(found.failed["a"]) == "out of breath"
+
+
+# ---- Tables ------------------------------------------------------------------------------------------------
+
+
+def test_the_table_shows_times_rates_and_ratios() -> None:
+    result = measured(peer("flex", broken), peer("cudnn", reference_call))
+    result.forward_flops = 1e9
+    result.outcomes["cudnn"].forward_ms = 3.0
+    titles = [("attngen", "attngen"), ("flex", "Flex"), ("cudnn", "cuDNN")]
+    lines = peers_table([result], titles).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        *("variant", "pass", "attngen", "Flex", "cuDNN", "vs Flex", "vs cuDNN")
+    ]
+    forward, backward = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
+    assert forward == ["causal", "forward", "2.000 (0)", "-", "3.000 (0)", "-", "1.50x"]
+    assert backward == ["", "backward", "2.000 (1)", "-", "2.000 (1)", "-", "1.00x"]
+    assert len({len(line) for line in lines}) == 1
+    assert "yes" in checks_table([result])
+
+
+def test_columns_align() -> None:
+    assert columns([["a", "b"], ["long", "1"]]) == "| a    |  b |\n| ---- | -: |\n| long |  1 |"
+
+
+# ---- Any spec ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_every_spec_of_the_zoo_gets_inputs_and_params(name: str) -> None:
+    variant = build_variant(find_spec(name), overrides={})
+    q, k = torch.randn(2, 4, 9, 16), torch.randn(2, 2, 11, 16)
+    named = {**plausible_inputs(variant.ir, q, k, k), **plausible_params(variant.ir)}
+    out = variant.reference(q, k, k, seed=1, **named)
+    assert isinstance(out, Tensor) and out.isfinite().all()
+    other = other_params(variant.ir, plausible_params(variant.ir))
+    assert all(other[p.name] != p.default for p in variant.ir.params if p.name in other)
+
+
+def test_compiled_kernels_are_counted_over_devices() -> None:
+    kernel = object.__new__(JITFunction)
+    kernel.device_caches = {0: ({"a": 1, "b": 2}, {}, None, None, None), 1: ({"a": 1}, {}, None, None, None)}
+    module = ModuleType("built")
+    module.forward_kernel, module.other = kernel, 3  # type: ignore[attr-defined]
+    assert compiled(module) == {"forward_kernel": 3}
+
+
+# ---- Scripts -----------------------------------------------------------------------------------------------
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["peers", "memory", "compiles", "property_run"])
+def test_a_script_says_how_it_is_used(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        script(name).main()
+    assert stopped.value.code == 0
+    assert f"benchmarks/{name}.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("examples", [1, 18, 200])
+def test_the_property_runs_cells_cover_every_dtype_and_head_dim(examples: int) -> None:
+    module = script("property_run")
+    cells = module.cells_of("alibi", 3, examples, module.DTYPES, module.HEAD_DIMS)
+    assert examples <= sum(cell.examples for cell in cells) <= examples + 18
+    fixed = {(cell.dtypes[0], cell.head_dims[0]) for cell in cells if len(cell.dtypes) == 1}
+    assert fixed == set(itertools.product(module.DTYPES, module.HEAD_DIMS))
+    assert len({cell.seed for cell in cells}) == len(cells)
+    if examples == 200:
+        assert {kind for cell in cells for kind in cell.strides} == set(module.STRIDES)
+
+
+def test_the_property_runs_table_shows_a_failure() -> None:
+    module = script("property_run")
+    cells = module.cells_of("alibi", 0, 18, ("float16",), (16,))
+    passed = module.Outcome(cells[0], {"float16": 9}, {"float16": (0.5, "dq")})
+    failed = module.Outcome(cells[1], {"float16": 2}, {"float16": (1.7, "dk")}, "wrong")
+    assert "| alibi   | float16 |       11 |        1.70 | dk | FAILED |" in module.table([passed, failed])
+    assert "passed" in module.table([passed])
+
+
+def test_a_cell_is_built_and_judged() -> None:
+    module = script("property_run")
+    cell = module.Cell("causal", ("float32",), (16,), ("transposed",), 3, 0)
+    assert module.build(cell, "cpu") == ""
+    outcome = module.judge(cell, "cpu")
+    assert outcome.failure == ""
+    assert outcome.examples == {"float32": 3}
+    nothing = module.Cell("no_such_spec", ("float32",), (16,), ("offset",), 1, 0)
+    assert module.build(nothing, "cpu").startswith("no_such_spec float32 16 offset: ")
+    assert module.judge(nothing, "cpu").failure

@@ -1,0 +1,84 @@
+"""The plan: which loops a tile runs, where the scale is computed, and what is refused, located."""
+
+from __future__ import annotations
+
+import pytest
+
+from attngen.analysis.simplify import simplify_ir
+from attngen.errors import NotSupportedYet
+from attngen.ir.build import build
+from attngen.plan.plan import Options, Plan, make_plan
+from attngen.plan.tiles import TILES
+from attngen.source import Source
+from attngen.syntax.parse import parse
+
+
+def plan(*lines: str) -> Plan:
+    source = Source("\n".join(["variant x", *lines]) + "\n", "x.attn")
+    return make_plan(simplify_ir(build(parse(source), source)), source, Options())
+
+
+@pytest.mark.parametrize(
+    ("mask", "keys", "queries"),
+    [
+        ("True", (True, False), (True, False)),
+        ("causal", (True, False), (True, True)),
+        ("sliding_window(9)", (True, True), (True, True)),
+        ("q % 3 == k % 3", (False, False), (False, False)),
+    ],
+)
+def test_an_interior_needs_no_mask(mask: str, keys: tuple[bool, bool], queries: tuple[bool, bool]) -> None:
+    found = plan(f"mask = {mask}")
+    (key_loop,), (query_loop,) = found.key_loops, found.query_loops
+    assert (key_loop.has_interior, key_loop.has_left_edge) == keys
+    assert (query_loop.has_interior, query_loop.has_left_edge) == queries
+
+
+@pytest.mark.parametrize(
+    ("scale", "const", "on_host"),
+    [
+        ("0.5", True, True),
+        ("1 / sqrt(head_dim)", False, True),
+        ("p * 0.5", False, True),
+        ("slopes[h]", False, False),
+    ],
+)
+def test_the_scale_is_computed_as_early_as_it_can_be(scale: str, const: bool, on_host: bool) -> None:
+    found = plan("param p: float", "input slopes: float32[heads]", f"scale = {scale}")
+    assert (found.scale_is_const, found.scale_on_host) == (const, on_host)
+
+
+@pytest.mark.parametrize(
+    ("score", "uniform"),
+    [("score + p", True), ("score * p", True), ("tanh(score)", False), ("score * k", False)],
+)
+def test_a_derivative_that_is_one_number_a_program_is_seen(score: str, uniform: bool) -> None:
+    assert plan("param p: float", f"score = {score}").derivative_is_uniform is uniform
+
+
+def test_sinks_are_refused_where_they_stand() -> None:
+    with pytest.raises(NotSupportedYet) as caught:
+        plan("input sinks: float32[heads]", "sink = sinks[h]")
+    assert (caught.value.line, caught.value.column) == (3, 1)
+
+
+def test_learned_inputs_are_refused_where_they_stand() -> None:
+    with pytest.raises(NotSupportedYet, match="'bias'") as caught:
+        plan("input bias: float32[heads] grad", "score = score + bias[h]")
+    assert caught.value.line == 2
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(ValueError, match="'cuda'"):
+        Options(backend="cuda")
+    with pytest.raises(ValueError, match="'fast'"):
+        Options(math="fast")
+
+
+def test_every_target_has_tiles_for_every_head_dimension() -> None:
+    for target, rows in TILES.items():
+        assert max(rows) == 256, target
+        assert list(rows) == sorted(rows), target
+        for tiles in rows.values():
+            assert len(tiles) == 3
+            assert all(t.block_m % 16 == 0 and t.block_n % 16 == 0 for t in tiles)
