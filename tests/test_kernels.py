@@ -57,7 +57,7 @@ def test_lengths_that_divide_nothing(q_len: int, k_len: int) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize(("q_len", "k_len"), [(255, 257), (257, 255), (300, 20), (20, 300), (384, 384)])
 def test_several_tiles_along_each_side(q_len: int, k_len: int, dtype: str) -> None:
-    judge(biased(), q_len=q_len, k_len=k_len, kv_dtype=dtype, call=slopes())
+    judge(biased(), q_len=q_len, k_len=k_len, dtype=dtype, call=slopes())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -115,7 +115,7 @@ def test_strides_change_nothing(strides: str, layout: str, dtype: str) -> None:
 
 def test_the_layout_is_only_a_transposition() -> None:
     q, k, v = qkv(batch=2, heads=2, kv_heads=1, q_len=7, k_len=9)
-    want = gradients(biased(), q, k, v, **slopes())
+    want = gradients(biased(), q, k, v, **slopes(2))
     swapped = [x.transpose(1, 2).contiguous().requires_grad_() for x in (q, k, v)]
     out, lse = biased()(*swapped, return_lse=True, layout="bshd", **slopes(2))
     assert out.shape == (2, 7, 2, 16)
@@ -304,7 +304,7 @@ def test_torch_finds_no_fault_with_the_operators(operator: str) -> None:
             (x.transpose(1, 2).contiguous().transpose(1, 2) if bshd else x).requires_grad_()
             for x in qkv(q_len=4, k_len=5, v_dim=24)
         )
-        arguments = (q, k, v, slopes(2)["slopes"], seed, 0.2, bshd)
+        arguments = (q, k, v, slopes()["slopes"], seed, 0.2, bshd)
         if operator == "backward_operator":
             out, lse = (x.detach() for x in variant._module.forward_operator(*arguments))
             detached = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)

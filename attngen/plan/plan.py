@@ -12,7 +12,7 @@ from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.plan.base2 import Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.loops import Loop, loops
-from attngen.plan.tiles import TILES, Table
+from attngen.plan.tiles import Table, tiles_for
 from attngen.source import Source
 
 
@@ -82,7 +82,7 @@ def make_plan(ir: AttentionIR, source: Source, options: Options) -> Plan:
         key_loops=loops(key_ranges(ir.mask)),
         query_loops=loops(query_ranges(ir.mask)),
         scale_on_host=rate_of(ir.scale) is Rate.LAUNCH,
-        tiles=TILES,
+        tiles=tiles_for(ir),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attngen.ir.nodes import AttentionIR, Op, leaves
+from attngen.ir.nodes import AttentionIR
 
 KERNELS = ("forward", "dkdv", "dq")
 
@@ -87,25 +87,16 @@ TILES: Table = {
     },
 }
 
-# dK/dV on sm_90 where the variant's own values would spill beside 64x64 on four warps.
-_DKDV_WITH_MORE_VALUES = {128: Tile(64, 64, 8, 2), 256: Tile(32, 64, 8, 2)}
-_DKDV_WITH_RANDOM_WORDS = {64: Tile(64, 64, 8, 2), 128: Tile(32, 128, 8, 2), 256: Tile(32, 64, 8, 2)}
+# dK/dV on sm_90 beside Philox's words, which leave no registers for 64x64 at this head dimension.
+_DKDV_WITH_DROPOUT = {128: Tile(32, 64, 4, 3)}
 
 
-def tiles_for(ir: AttentionIR, *, derivative_varies: bool) -> Table:
-    """The tiles of one variant: TILES, but for dK/dV on sm_90, whose registers TILES fills to the brim.
-
-    More values are alive there where the score's derivative is another for every score, where the mask reads
-    inputs, and above all where Philox draws four words a score.
-    """
-    if ir.dropout is not None:
-        smaller = _DKDV_WITH_RANDOM_WORDS
-    elif derivative_varies or any(leaves(ir.mask, op=Op.LOAD)):
-        smaller = _DKDV_WITH_MORE_VALUES
-    else:
+def tiles_for(ir: AttentionIR) -> Table:
+    """The tiles of one variant: TILES, but for dK/dV on sm_90 where dropout draws random words."""
+    if ir.dropout is None:
         return TILES
     rows = {
-        width: (forward, smaller.get(width, dkdv), dq)
+        width: (forward, _DKDV_WITH_DROPOUT.get(width, dkdv), dq)
         for width, (forward, dkdv, dq) in TILES["sm_90"].items()
     }
     return {**TILES, "sm_90": rows}
