@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,10 @@ def baseline(
 ) -> tuple[Tensor, Tensor]:
     """``(out, lse)`` by dense maths as PyTorch runs it in the tensors' dtype, scores rounded to it.
 
-    The yardstick of the numerics criterion: a kernel may err about as much as this does.
+    The yardstick of the numerics criterion: a kernel may err about as much as this does. So it rounds
+    where a kernel that keeps only out and lse must: its backward takes delta = rowsum(dO * O) from the
+    rounded out (Dao et al. 2022, "FlashAttention", arXiv:2205.14135, algorithm 4), not from the exact
+    sum of P * dP, beside which every such kernel fails where one key has all the weight.
     """
     own = q.dtype
     q, k, v = (heads_first(t, layout).float() for t in (q, k, v))
@@ -162,17 +166,58 @@ def attend(
     if ir.sink is not None:
         sink = evaluate(ir.sink, env, dtype).expand(*grid.shape[:3], 1)
         logits = torch.cat([logits, sink], -1)
-    # A row of nothing but -inf has no softmax: give it another row's, then take the result away.
+    keep, factor = None, 1.0
+    if ir.dropout is not None and (p := drop_probability(ir.dropout, env)) > 0:
+        rows, columns = grid.word("q").view(-1), grid.word("k").view(-1)
+        keep, factor = kept(p, seed, rows, columns, grid.batch, grid.heads), kept_weight(p)
+    if rounded_to is not None:
+        out, lse = _KeepsOutAndLse.apply(logits, v, keep, factor, rounded_to)  # type: ignore[no-untyped-call]
+        return Result(out, lse, score, keeps)
+    probabilities, lse = _softmax(logits, dtype)
+    return Result(_dropped(probabilities[..., : grid.k_len], keep, factor) @ v, lse, score, keeps)
+
+
+def _softmax(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The probabilities, taken in ``dtype``, and the log-sum-exp: 0 and -inf in a row of nothing but -inf."""
+    # Such a row has no softmax: give it another row's, then take the result away.
     some = (logits != -_INF).any(-1, keepdim=True)
     logits = torch.where(some, logits, 0.0)
     lse = torch.where(some[..., 0], torch.logsumexp(logits, -1), -_INF)
-    weights = torch.softmax(logits.to(rounded_to or dtype), -1)[..., : grid.k_len]
-    weights = torch.where(some, weights, 0.0)
-    if ir.dropout is not None and (p := drop_probability(ir.dropout, env)) > 0:
-        rows, columns = grid.word("q").view(-1), grid.word("k").view(-1)
-        keep = kept(p, seed, rows, columns, grid.batch, grid.heads)
-        weights = torch.where(keep, weights * kept_weight(p), 0.0)
-    return Result(weights.to(dtype) @ v, lse, score, keeps)
+    return torch.where(some, torch.softmax(logits.to(dtype), -1), 0.0), lse
+
+
+def _dropped(weights: Tensor, keep: Tensor | None, factor: float) -> Tensor:
+    return weights if keep is None else torch.where(keep, weights * factor, 0.0)
+
+
+class _KeepsOutAndLse(torch.autograd.Function):
+    """The baseline's softmax, dropout and weights @ V, whose backward reads delta off the rounded out.
+
+    logits (B,H,R,K), or (B,H,R,K+1) with the sink's last; v (B,H,K,Dv); keep (B,H,R,K) or None. Weights,
+    dP and dS are rounded to ``own``, as torch's autograd rounds them; sums are float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, v: Tensor, keep: Tensor | None, factor: float, own: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        probabilities, lse = _softmax(logits, own)
+        weights = _dropped(probabilities[..., : v.shape[2]], keep, factor).to(v.dtype)
+        out = _rounded(weights @ v, own)
+        ctx.save_for_backward(probabilities, weights, v, keep, out)
+        ctx.factor, ctx.own = factor, own
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
+        probabilities, weights, v, keep, out = ctx.saved_tensors
+        dp = _rounded(_dropped(_rounded(dout @ v.mT, ctx.own), keep, ctx.factor), ctx.own)
+        beside = probabilities.shape[-1] - dp.shape[-1]  # the sink's column has a weight, but no value
+        dp = torch.nn.functional.pad(dp, (0, beside))
+        delta = (dout * out).sum(-1) - dlse
+        # A weight of 0 passes nothing on, whatever it is multiplied by.
+        ds = torch.where(probabilities > 0, probabilities.to(v.dtype) * (dp - delta[..., None]), 0.0)
+        return _rounded(ds, ctx.own), weights.mT @ dout, None, None, None
 
 
 def _rounded(x: Tensor, to: torch.dtype | None) -> Tensor:

@@ -53,8 +53,8 @@ def launches(
         out, d_out, dq, dk, dv = map(torch.empty_like, (q, q, q, k, v))
         lse, d_lse = (_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(2))
         own = _own_arguments(ir, head_dim)
-        module.launch_forward(q, k, v, *own, out, lse)
-        module.launch_backward(q, k, v, *own, out, lse, d_out, d_lse, dq, dk, dv)
+        module.launch_forward(q, k, v, *own, out, lse, lse, lse)
+        module.launch_backward(q, k, v, *own, out, lse, lse, lse, d_out, d_lse, dq, dk, dv)
     return tuple(found)
 
 

@@ -1,15 +1,17 @@
 """The folder of built modules: one file an entry, private, written whole or not at all.
 
 An entry's name holds the SHA-256 of its text, and the text follows from the spec, the templates and the
-options alone, so that a file is right if and only if it holds the text just rendered: it is compared before it
-is imported, and mended where it differs.
+options alone, so that a file is right if and only if it holds the text just rendered: it is compared before
+it is imported, and mended where it differs.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
+import shutil
 import stat
 import tempfile
 from functools import cache
@@ -54,8 +56,8 @@ def write(path: Path, text: str) -> None:
 def folder() -> Path:
     """The cache's folder: ``ATTNGEN_CACHE_DIR``, or the user's cache.
 
-    Python code is imported from it, so it must be ours and writable by nobody else; where it is not, or cannot
-    be written, a folder of this process is used instead, and said so.
+    Python code is imported from it, so it must be ours and writable by nobody else; where it is not, or
+    cannot be written, a folder of this process is used instead, and said so.
     """
     wanted = os.environ.get("ATTNGEN_CACHE_DIR")
     path = Path(wanted) if wanted else user_cache_path("attngen", appauthor=False)
@@ -83,7 +85,15 @@ def _problem(path: Path) -> str | None:
 
 @cache
 def _temporary() -> Path:
-    return Path(tempfile.mkdtemp(prefix="attngen-"))
+    path = Path(tempfile.mkdtemp(prefix="attngen-"))
+    atexit.register(_remove, path, os.getpid())
+    return path
+
+
+def _remove(path: Path, owner: int) -> None:
+    """A forked child ends too, but its parent still needs the folder."""
+    if os.getpid() == owner:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _read(path: Path) -> str | None:
