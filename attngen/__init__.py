@@ -21,9 +21,9 @@ def load(
 ) -> Variant:
     """Build the variant of a spec file or of the zoo, or take it from the cache.
 
-    A name with a separator or ending in ``.attn`` is a path; anything else a zoo name. ``consts`` override the
-    spec's. ``math="exact"`` forgoes the approximate tanh of 16-bit tensors. What is built, and where, is logged
-    by the logger "attngen". Raises AttnGenError.
+    A name with a separator or ending in ``.attn`` is a path; anything else a zoo name. ``consts`` override
+    the spec's. ``math="exact"`` forgoes the approximate tanh of 16-bit tensors. What is built, and where, is
+    logged by the logger "attngen". Raises AttnGenError.
     """
     from attngen.spec_file import find_spec
     from attngen.variant import build_variant

@@ -13,7 +13,7 @@ from attngen.emit.variant_name import require_free_name
 from attngen.ir.build import build
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
-from attngen.ir.verify import verify
+from attngen.ir.verify import MAX_NODES, verify
 from attngen.plan.plan import Options, Plan, make_plan
 from attngen.source import Source
 from attngen.syntax import ast
@@ -62,7 +62,7 @@ def compile_spec(
     options = Options(backend, math)
     front = check_spec(source, overrides=overrides)
     ir = simplify_ir(front.ir)  # constants fold before the analyses look for them
-    verify(ir)
+    verify(ir, 4 * MAX_NODES)  # a node that two others share may become a part of each
     plan = make_plan(ir, source, options)  # every decision
     text = render(make_view(plan, template_texts()))
     require_free_name(text, ir, source)  # only the text knows which names the module itself needs

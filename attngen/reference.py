@@ -193,8 +193,8 @@ def _dropped(weights: Tensor, keep: Tensor | None, factor: float) -> Tensor:
 class _KeepsOutAndLse(torch.autograd.Function):
     """The baseline's softmax, dropout and weights @ V, whose backward reads delta off the rounded out.
 
-    logits (B,H,R,K), or (B,H,R,K+1) with the sink's last; v (B,H,K,Dv); keep (B,H,R,K) or None. Weights,
-    dP and dS are rounded to ``own``, as torch's autograd rounds them; sums are float32.
+    logits (B,H,R,K), or (B,H,R,K+1) with the sink's last; v (B,H,K,Dv); keep (B,H,R,K) or None.
+    Weights, dO V' and dS are rounded to ``own``, as torch's autograd rounds them; sums are float32.
     """
 
     @staticmethod
@@ -204,19 +204,19 @@ class _KeepsOutAndLse(torch.autograd.Function):
         probabilities, lse = _softmax(logits, own)
         weights = _dropped(probabilities[..., : v.shape[2]], keep, factor).to(v.dtype)
         out = _rounded(weights @ v, own)
-        ctx.save_for_backward(probabilities, weights, v, keep, out)
-        ctx.factor, ctx.own = factor, own
+        ctx.save_for_backward(probabilities, weights, v, out)
+        ctx.own = own
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
-        probabilities, weights, v, keep, out = ctx.saved_tensors
-        dp = _rounded(_dropped(_rounded(dout @ v.mT, ctx.own), keep, ctx.factor), ctx.own)
-        beside = probabilities.shape[-1] - dp.shape[-1]  # the sink's column has a weight, but no value
-        dp = torch.nn.functional.pad(dp, (0, beside))
+        probabilities, weights, v, out = ctx.saved_tensors
+        dp = _rounded(dout @ v.mT, ctx.own)
         delta = (dout * out).sum(-1) - dlse
-        # A weight of 0 passes nothing on, whatever it is multiplied by.
-        ds = torch.where(probabilities > 0, probabilities.to(v.dtype) * (dp - delta[..., None]), 0.0)
+        beside = probabilities.shape[-1] - dp.shape[-1]  # the sink's column has a probability, but no value
+        # The weights as rounded in out, so that no other rounding than out's own stands against delta.
+        gained = torch.nn.functional.pad(weights * dp, (0, beside))
+        ds = torch.where(probabilities != 0, gained - probabilities.to(v.dtype) * delta[..., None], 0.0)
         return _rounded(ds, ctx.own), weights.mT @ dout, None, None, None
 
 

@@ -31,9 +31,9 @@ class Variant:
     q (B,H,Sq,D), k (B,Hkv,Sk,D), v (B,Hkv,Sk,Dv) in float16, bfloat16 or float32; the result is out
     (B,H,Sq,Dv), or ``(out, lse)`` with ``return_lse=True``: lse (B,H,Sq) is float32, the natural log-sum-exp.
     ``layout="bshd"`` swaps H and S of q, k, v and out. ``seed`` fixes the dropout mask. CUDA tensors run the
-    emitted kernels; CPU tensors run them in Triton's interpreter where TRITON_INTERPRET=1 was set before Python
-    started, and otherwise the same maths in PyTorch, in blocks of rows. Wrong arguments raise TypeError or
-    ValueError and name what was expected.
+    emitted kernels; CPU tensors run them in Triton's interpreter where TRITON_INTERPRET=1 was set before
+    Python started, and otherwise the same maths in PyTorch, in blocks of rows. Wrong arguments raise
+    TypeError or ValueError and name what was expected.
     """
 
     def __init__(self, compilation: Compilation, options: Mapping[str, Any]) -> None:
@@ -64,7 +64,9 @@ class Variant:
         """The text of the spec, as it was given."""
         return self._compilation.source.text
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> Tensor | tuple[Tensor, Tensor]:
+    def __call__(
+        self, /, q: Tensor, k: Tensor, v: Tensor, **arguments: Any
+    ) -> Tensor | tuple[Tensor, Tensor]:
         on_cpu = isinstance(q, Tensor) and q.device.type == "cpu"
         if on_cpu and not triton.knobs.runtime.interpret:
             return self._blockwise(q, k, v, arguments)
@@ -73,6 +75,7 @@ class Variant:
 
     def reference(
         self,
+        /,
         q: Tensor,
         k: Tensor,
         v: Tensor,

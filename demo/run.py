@@ -19,7 +19,6 @@ ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") i
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
 
-from attngen.variant import Variant  # noqa: E402
 from curves import largest_deviation, plot, running_means  # noqa: E402
 from model import Attend, Size, train  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -28,6 +27,7 @@ from rich.table import Table  # noqa: E402
 
 import attngen  # noqa: E402
 from attngen.testing import assert_matches_reference  # noqa: E402
+from attngen.variant import Variant  # noqa: E402
 
 HERE = Path(__file__).parent
 OUT = Path("demo-output")

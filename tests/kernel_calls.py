@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -51,6 +53,18 @@ def qkv(
 def judge(variant: Variant, *, call: dict[str, Any] | None = None, **sizes: Any) -> None:
     """Forward and backward on tensors of these sizes, against the reference; ``call`` has the keywords."""
     assert_matches_reference(variant, *qkv(**sizes), layout=sizes.get("layout", "bhsd"), **(call or {}))
+
+
+@contextmanager
+def small_tiles(variant: Variant) -> Iterator[None]:
+    """Interpreted with tiles of 16 and 32, another shape for each kernel, so that few rows are many tiles."""
+    tiles: dict[str, Any] = variant._module.TILES
+    usual = tiles["interpreter"]
+    tiles["interpreter"] = {256: ((16, 32, 1, 1), (32, 16, 1, 1), (16, 16, 1, 1))}
+    try:
+        yield
+    finally:
+        tiles["interpreter"] = usual
 
 
 def gradients(variant: Variant, q: Tensor, k: Tensor, v: Tensor, **call: Any) -> tuple[Tensor, ...]:

@@ -165,7 +165,8 @@ LARGE = {
     "scale": f"param p: float\nlet x0 = p\n{LETS}\nscale = x299; dropout = x298",
     "by_head": "input p: float32[heads]\nlet x0 = p[h]\n"
     f"{LETS.replace('+ p', '+ 0.5')}\nscore = score * x299",
-    "divisor": f"param p: int\nlet x0 = p\n{LETS}\nmask = dist % x299 == 0",
+    "divisor": "param p: int\nlet x0 = p\n"
+    f"{LETS.replace('+ p', '% 1009 + p')}\nmask = dist % x299 == 0",
     "sum": "score = score + " + " + ".join(f"q * {i} % 7" for i in range(700)),
     "mask": "mask = " + " or ".join(f"dist % {i + 3} == {i}" for i in range(300)),
 }  # fmt: skip

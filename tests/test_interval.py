@@ -21,7 +21,8 @@ from attngen.analysis.interval import (
     is_positive,
     maybe_neg_inf,
 )
-from attngen.ir.nodes import AttentionIR, Expr, Op, const, load, make, param, word
+from attngen.ir.fold import apply
+from attngen.ir.nodes import AttentionIR, Expr, Op, const, load, make, param, postorder, word
 from attngen.ir.types import Type
 
 DTYPES = {"lens": "int32", "wide": "int64", "bias": "float32"}
@@ -203,3 +204,88 @@ def test_every_value_lies_inside(
 def test_comparisons_of_integers_use_their_difference() -> None:
     assert certainly(of("dist + 1 <= dist")) is False
     assert certainly(of("q // 2 + k < q // 2 + k + 1")) is True
+
+
+def _doubling(op: Op, n: int) -> Expr:
+    node = param("n", Type.INT)
+    for _ in range(n):
+        node = make(Op.ADD, make(op, node, node), param("n", Type.INT))
+    return node
+
+
+@pytest.mark.parametrize("op", [Op.ADD, Op.MUL])
+def test_an_integer_that_passes_int64_is_not_bounded(op: Op) -> None:
+    root = _doubling(op, 1200)
+    wide = make(Op.TO_FLOAT, root)
+    found = intervals(wide, make(Op.CLAMP, root, const(0), const(8)), make(Op.MOD, root, const(8)), dtypes={})
+    assert found[root] == Interval(-math.inf, math.inf)
+    assert (found[wide].lo, found[wide].hi) == (-math.inf, math.inf)
+    assert found[make(Op.CLAMP, root, const(0), const(8))] == Interval(0, 8)
+    assert found[make(Op.MOD, root, const(8))] == Interval(0, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("abs(wide[b]) < 0", None),  # the least int64 is its own absolute value
+        ("-wide[b] == wide[b] + 1", None),
+        ("wide[b] < wide[b] + 1", None),
+        ("wide[b] * wide[b] < 0", None),
+        ("wide[b] // -1 < wide[b] // -1 - 5", None),
+        ("0 <= min(abs(wide[b]), 7)", None),
+        ("wide[b] + wide[b] == 2 * wide[b]", True),  # both wrap alike
+        ("wide[b] + wide[b] < 2 * wide[b]", False),
+        ("lens[b] < lens[b] + 1", True),
+        ("wide[b] // 2 < wide[b] // 2 + 1", True),
+    ],
+)
+def test_a_comparison_of_what_may_wrap_is_open(text: str, value: bool | None) -> None:
+    assert certainly(of(text)) is value
+
+
+def test_an_index_chosen_by_a_comparison_that_wraps_is_not_taken_for_the_first() -> None:
+    assert of("where(wide[b] < wide[b] + 1, 0, 100)") == Interval(0, 100)
+
+
+def _wrapped(root: Expr, wide: int) -> dict[Expr, int]:
+    """Each node as 64 bits compute it."""
+    values: dict[Expr, int] = {}
+    for node in postorder(root):
+        if node.op is Op.LOAD:
+            value = wide
+        elif not node.args:
+            value = 1 if node.op is Op.WORD else int(node.value or 0)
+        else:
+            value = int(apply(node.op, [values[a] for a in node.args]))
+        values[node] = (value + 2**63) % 2**64 - 2**63
+    return values
+
+
+NEAR_THE_ENDS = st.sampled_from([-(2**63), -(2**63) + 1, -(2**62), -1, 0, 1, 2**62, 2**63 - 2, 2**63 - 1])
+WIDE = load("wide", Type.INT, (word("b"),))
+
+
+def _wide_ints(inner: st.SearchStrategy[Expr]) -> st.SearchStrategy[Expr]:
+    two = [Op.ADD, Op.SUB, Op.MUL, Op.MIN, Op.MAX]
+    tests = [Op.LT, Op.LE, Op.EQ, Op.NE]
+    return st.one_of(
+        st.builds(make, st.sampled_from(two), inner, inner),
+        st.builds(make, st.sampled_from([Op.NEG, Op.ABS]), inner),
+        st.builds(
+            make, st.sampled_from([Op.FLOORDIV, Op.MOD]), inner, st.sampled_from([const(-1), const(3)])
+        ),
+        st.builds(
+            lambda op, x, y: make(Op.WHERE, make(op, x, y), y, x), st.sampled_from(tests), inner, inner
+        ),
+    )
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.recursive(st.just(WIDE) | NEAR_THE_ENDS.map(const) | SMALL.map(const), _wide_ints, max_leaves=8),
+    NEAR_THE_ENDS,
+)
+def test_every_value_that_wraps_lies_inside(root: Expr, wide: int) -> None:
+    found = intervals(root, dtypes={"wide": "int64"})
+    for node, value in _wrapped(root, wide).items():
+        assert found[node].lo <= value <= found[node].hi, node

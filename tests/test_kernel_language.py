@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_calls import judge, qkv, variant_of
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from kernel_calls import judge, qkv, small_tiles, variant_of
 from torch import Tensor
 
 import attngen
 from attngen.errors import AttnGenError
-from attngen.testing import assert_matches_reference
+from attngen.testing import assert_matches_reference, specs
+from attngen.testing.cases import arguments, cases
 
 Q_LEN, K_LEN = 13, 17
 INF = float("inf")
@@ -153,7 +156,7 @@ def test_the_scale_from_consts_params_and_sizes(lines: list[str], call: dict[str
     check(*lines, **call)
 
 
-@pytest.mark.parametrize("form", ["score", "softcap(score, 2.0)", "score * score"])
+@pytest.mark.parametrize("form", ["softcap(score, 2.0)", "score * score"])
 @pytest.mark.parametrize(
     ("declared", "scale", "values"),
     [
@@ -207,20 +210,41 @@ def test_the_scale_of_each_heads_own(declared: str, scale: str, values: Tensor, 
     ],
 )
 def test_masks_of_positions(mask: str) -> None:
-    check(f"mask = {mask}")
+    """Over several tiles: skipped ones, full ones, and those that need the mask."""
+    variant = variant_of(f"mask = {mask}")
+    with small_tiles(variant):
+        judge(variant, q_len=37, k_len=45)
 
 
 @pytest.mark.parametrize(
-    "mask", ["h == 0", "dist > 3 * h", "h_kv == 1 or k > 5", "dist < 5 if h == 0 else dist < 9"]
+    "mask",
+    [
+        "h == 0",
+        "dist > 3 * h",
+        "h_kv == 1 or k > 5",
+        "dist < 5 if h == 0 else dist < 9",
+        "h * 0.3 < 0.2 and causal",
+        "not (1 / (1 + h) < 0.7) or k < 3",
+    ],
 )
 def test_masks_of_each_heads_own(mask: str) -> None:
     check(f"mask = {mask}", heads=2)
 
 
-@pytest.mark.parametrize("w", [4, 0, -3, INT32_MAX, INT32_MIN])
-@pytest.mark.parametrize("mask", ["0 <= dist < w", "dist + w > k", "k * w > dist", "-w <= dist"])
+@pytest.mark.parametrize("w", [4, -3, INT32_MAX, INT32_MIN])
+@pytest.mark.parametrize("mask", ["0 <= dist < w", "dist + w > k", "k * w > dist and -w <= dist"])
 def test_int_params_in_the_mask(mask: str, w: int) -> None:
     check("param w: int = 4", f"mask = {mask}", w=w)
+
+
+@pytest.mark.parametrize("w", [-3, 0, 1, 20, 33])
+def test_a_windows_width_may_be_a_param_or_an_inputs(w: int) -> None:
+    """Its tiles are found when the kernel runs."""
+    with_param = variant_of("param w: int", "mask = 0 <= dist < w or k < w - 18")
+    with_input = variant_of("input w: int32[batch, heads]", "mask = -w[b, h] // 2 < dist < w[b, h]")
+    with small_tiles(with_param), small_tiles(with_input):
+        judge(with_param, q_len=45, k_len=37, call={"w": w})
+        judge(with_input, q_len=37, k_len=45, call={"w": torch.tensor([[w]], dtype=torch.int32)})
 
 
 @pytest.mark.parametrize("w", [4, -4, -3, 1])
@@ -241,6 +265,8 @@ def test_float_params_in_the_mask(x: float) -> None:
         ("mask = dist < 3 / c", 1e39),
         ("mask = dist < 3 / c", 1e-50),
         ("mask = dist < c // 0.0", 1.0),
+        ("mask = c < 0.4 or causal", 0.5),
+        ("mask = not (c < 0.4) and causal", 0.5),
         ("mask = dist < log(c)", 0.0),
         ("mask = dist < exp(c)", 1000.0),
         ("mask = dist < c * c", 1e30),
@@ -433,7 +459,7 @@ def test_integers_in_masks_do_not_wrap() -> None:
 
 NAMES = """acc keys tl torch lo state weights row_max triton math forward_kernel check INPUTS TILES x dim name
 inputs params sizes words attngen Seed Q logits keeps key_range threshold kept_scale logit derivative offset
-context tested"""
+context tested self ir bshd out"""
 
 VARIANTS = """torch triton tl math tanh check forward_kernel INPUTS TILES logits keeps clip key_range
 run_attention max zip dict float range isinstance tuple attngen causal q dropped state weights check_call
@@ -475,3 +501,27 @@ def test_a_variant_of_any_name_works_or_is_refused_with_its_place(name: str) -> 
     slopes = floats(1)
     want = variant.reference(q, k, v, slopes=slopes)
     torch.testing.assert_close(variant(q, k, v, slopes=slopes).double(), want, rtol=1e-4, atol=1e-5)
+
+
+# ---- Whatever the language allows -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@settings(max_examples=60, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_random_specs_match_their_references_over_small_tiles(data: st.DataObject) -> None:
+    spec = data.draw(specs(sinks=False, learned=False))
+    variant = attngen.compile(spec)
+    case = data.draw(cases(variant.ir, head_dims=(16,), max_length=60))
+    made = case.tensors()
+    with small_tiles(variant):
+        assert_matches_reference(
+            variant,
+            made["q"],
+            made["k"],
+            made["v"],
+            dout=made["dout"],
+            seed=case.seed,
+            layout=case.layout,
+            **arguments(case, made),
+        )

@@ -25,7 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("eager", "dropout_bits", "reference", "blockwise", "runtime"),
     ("variant",),
     ("testing", "bench", "compile_check"),
-    ("__init__",),
+    ("__init__", "finder"),
     ("cli", "commands", "plugin", "__main__"),
 )
 ROW_OF = {unit: number for number, units in enumerate(ROWS, start=1) for unit in units}
@@ -38,6 +38,8 @@ NEIGHBOURS = {
     "spec_file": {"syntax"},
     "reference": {"eager", "dropout_bits"},
     "blockwise": {"eager", "dropout_bits", "reference"},
+    "__init__": {"finder"},
+    "finder": {"__init__"},  # a spec is loaded as attngen.load does
     "cli": {"commands"},
     "__main__": {"cli"},
 }

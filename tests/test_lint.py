@@ -160,3 +160,8 @@ def test_the_zoo_is_clean(path) -> None:
 
 def test_every_lint_has_an_example() -> None:
     assert all(check.__doc__ for check in LINTS)
+
+
+def test_an_exp_is_blamed_on_the_line_that_adds_it() -> None:
+    found = lints("variant v\nscore = score * 2.0\nscore = exp(score)\nscore = score - 1.0\n")
+    assert [(one.code, one.span.line) for one in found] == [("unbounded-exp", 3)]

@@ -39,7 +39,7 @@ def test_an_interior_needs_no_mask(mask: str, keys: tuple[bool, bool], queries: 
     [
         ("0.5", True, True),
         ("1 / sqrt(head_dim)", False, True),
-        ("p * 0.5", False, True),
+        ("p * 0.5", False, False),
         ("slopes[h]", False, False),
     ],
 )

@@ -297,6 +297,60 @@ def test_the_baseline_errs_as_sixteen_bits_do() -> None:
         assert low <= (out.double() - exact).abs().max() <= high
 
 
+def baseline_gradients(ir: AttentionIR, dtype: torch.dtype, tensors: list[Tensor], **given: Any) -> Any:
+    """The gradients of the baseline in ``dtype``, and of the oracle at the same values."""
+    generator = torch.Generator().manual_seed(1)
+    narrow = [t.detach().to(dtype) for t in tensors]
+    found = []
+    for own, attend in ((dtype, reference.baseline), (torch.float64, run)):
+        leaves = [t.to(own).requires_grad_() for t in narrow]
+        learned = {n: t.detach().clone().requires_grad_() for n, t in given.get("inputs", {}).items()}
+        out, lse = attend(ir, *leaves, **{**given, "inputs": learned})
+        generator.manual_seed(1)
+        dout = torch.randn(out.shape, generator=generator).to(dtype).to(own)
+        dlse = torch.randn(lse.shape, generator=generator).to(lse.dtype)
+        found.append(torch.autograd.grad([out, lse], [*leaves, *learned.values()], [dout, dlse]))
+    return zip(*found, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("sq", [9, 20])  # of 20, the first seven rows lie before every key
+def test_the_baselines_gradients_are_the_oracles_but_for_rounding(sq: int, dtype: torch.dtype) -> None:
+    near = 2e-5 if dtype is torch.float32 else 2e-2
+    tensors = qkv(sq=sq)
+    bias = torch.randn(2, 4, sq, 13)
+    bias[:, :, :, ::2] = -INF
+    bias[0, 0, 3] = -INF
+    sinks = torch.tensor([1.0, 0.3, -2.0, -INF])
+    calls: list[tuple[AttentionIR, dict[str, Any]]] = [
+        (samples.full(), {}),
+        (samples.causal(), {}),
+        (samples.dropped(), {"seed": 5, "params": {"p": 0.3}}),
+        (samples.dropped(), {"seed": 5, "params": {"p": 1.0}}),
+        (samples.dense_bias(), {"inputs": {"bias": bias}}),
+        (samples.sink(), {"inputs": {"sinks": sinks}}),
+        (samples.alibi(), {"inputs": {"slopes": torch.rand(4)}}),
+    ]
+    for ir, given in calls:
+        for base, ref in baseline_gradients(ir, dtype, tensors, **given):
+            assert base.isfinite().all()
+            largest = float(ref.abs().max()) if ref.numel() else 0.0
+            torch.testing.assert_close(base.double(), ref.double(), rtol=0.0, atol=near * (1 + largest))
+
+
+def test_the_baseline_reads_delta_off_its_rounded_output() -> None:
+    """With one key the score's true gradient is dlse alone: what is beside it is out's rounding."""
+    q, k, v = (t.detach().half() for t in qkv(1, 1, 1, 1, 1))
+    q.requires_grad_()
+    v = v.float().fill_(1.0).half() + 2**-10  # 1.1113 of it has no float16
+    out, lse = reference.baseline(samples.dropped(), q, k, v, params={"p": 0.1}, seed=0)
+    (dq,) = torch.autograd.grad([out, lse], [q], [torch.ones_like(out), torch.zeros_like(lse)])
+    weight = torch.tensor(1 / 0.9).half().float()
+    ds = weight * v.float().sum(-1).half().float() - out.detach().float().sum(-1)
+    assert ds.abs().max() > 1e-4
+    torch.testing.assert_close(dq.float(), ds[..., None] * k.float() * 8**-0.5, rtol=5e-3, atol=1e-6)
+
+
 # --- the expression table -------------------------------------------------------------------------------
 
 

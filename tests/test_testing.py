@@ -19,6 +19,8 @@ from torch import Tensor
 
 import attngen
 from attngen import blockwise, reference
+from attngen.dropout_bits import kept
+from attngen.eager import evaluate
 from attngen.ir.build import build
 from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Op, const, load, make, word
 from attngen.ir.types import Type
@@ -32,6 +34,7 @@ from attngen.testing.tensor import STRIDES, Recipe, recipe_of
 
 Attention = Callable[..., tuple[Tensor, Tensor]]
 NAMES = ("q", "k", "v")
+INF = float("inf")
 pytest_plugins = ("pytester",)
 
 
@@ -94,43 +97,67 @@ def test_a_correct_kernel_passes(sample: Callable[[], AttentionIR], dtype: torch
 
 
 class AsTensorCoresRound(torch.autograd.Function):
-    """Full attention as tiled kernels round it: float32 sums, 16-bit operands of every product.
+    """Attention as tiled kernels round it: float32 sums, 16-bit operands of every product.
 
-    The backward has the output's rounding in delta, as FlashAttention's has.
+    The backward has only out and lse, and so the output's rounding in delta, as FlashAttention's has.
+    ``mask`` and ``keep`` (what dropout keeps) are (B,H,Sq,Sk) or broadcast to it; ``factor`` is what the
+    kept weights are multiplied by: float32 sums of them, as in FlashAttention-2, not 16-bit operands.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        s = q.float() @ k.float().mT * q.shape[-1] ** -0.5
-        top = s.amax(-1, keepdim=True)
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, keep: Tensor, factor: float
+    ) -> tuple[Tensor, Tensor]:
+        kv_heads = k.shape[1]
+        k, v = (t.repeat_interleave(q.shape[1] // kv_heads, 1) for t in (k, v))
+        s = torch.where(mask, q.float() @ k.float().mT * q.shape[-1] ** -0.5, -INF)
+        top = s.amax(-1, keepdim=True).clamp(min=-1e30)
         p = (s - top).exp()
         total = p.sum(-1, keepdim=True)
-        out = (p.to(q.dtype).float() @ v.float() / total).to(q.dtype)
-        lse = (total.log() + top)[..., 0]
-        ctx.save_for_backward(q, k, v, out, lse)
+        out = ((p * keep).to(q.dtype).float() @ v.float() * (factor / total.clamp(min=1e-30))).to(q.dtype)
+        lse = torch.where(total > 0, total.log() + top, -INF)[..., 0]
+        ctx.save_for_backward(q, k, v, out, lse, mask, keep)
+        ctx.factor, ctx.kv_heads = factor, kv_heads
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> Any:
-        q, k, v, out, lse = ctx.saved_tensors
+        q, k, v, out, lse, mask, keep = ctx.saved_tensors
         own, scale = q.dtype, q.shape[-1] ** -0.5
-        p = (q.float() @ k.float().mT * scale - lse[..., None]).exp()
+        s = q.float() @ k.float().mT * scale
+        p = torch.where(mask & (lse[..., None] != -INF), s - lse[..., None], -INF).exp()
         delta = (dout.float() * out.float()).sum(-1) - dlse
-        ds = (p * (dout.float() @ v.float().mT - delta[..., None])).to(own).float()
-        dv = p.to(own).float().mT @ dout.float()
-        return (ds @ k.float() * scale).to(own), (ds.mT @ q.float() * scale).to(own), dv.to(own)
+        dp = keep * (dout.float() @ v.float().mT) * ctx.factor
+        ds = (p * (dp - delta[..., None])).to(own).float()
+        dv = (p * keep).to(own).float().mT @ dout.float() * ctx.factor
+        dq, dk = ds @ k.float() * scale, ds.mT @ q.float() * scale
+        dk, dv = (t.unflatten(1, (ctx.kv_heads, -1)).sum(2) for t in (dk, dv))
+        return dq.to(own), dk.to(own), dv.to(own), None, None, None
 
 
 def as_tensor_cores_round(
-    ir: AttentionIR, q: Tensor, k: Tensor, v: Tensor, *, layout: str, **_: Any
+    ir: AttentionIR,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    inputs: dict[str, Tensor],
+    params: dict[str, Any],
+    layout: str,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
+    """A tiled kernel of a spec that has a mask and dropout, but leaves the score alone."""
+    assert not ir.score and ir.sink is None
+    if not (q.numel() and k.numel()):
+        return blockwise.attention(ir, q, k, v, inputs=inputs, params=params, layout=layout, seed=seed)
     q, k, v = (reference.heads_first(t, layout) for t in (q, k, v))
-    group = q.shape[1] // k.shape[1]
-    if not k.shape[2]:
-        out, lse = blockwise.attention(ir, q, k, v)
-    else:  # each head's dk and dv are rounded before the group is summed: more than a kernel does
-        wide = (t.float().repeat_interleave(group, 1).to(t.dtype) for t in (k, v))
-        out, lse = AsTensorCoresRound.apply(q, *wide)  # type: ignore[no-untyped-call]
+    env = reference.bind(ir, q, k, v, inputs, params)
+    mask, keep, factor = evaluate(ir.mask, env, torch.float32), torch.ones(()), 1.0
+    if ir.dropout is not None:
+        p = reference.drop_probability(ir.dropout, env)
+        rows, columns = torch.arange(q.shape[2]), torch.arange(k.shape[2])
+        keep, factor = kept(p, seed, rows, columns, *q.shape[:2]).float(), reference.kept_weight(p)
+    out, lse = AsTensorCoresRound.apply(q, k, v, mask, keep, factor)  # type: ignore[no-untyped-call]
     return reference.heads_first(out, layout), lse
 
 
@@ -143,6 +170,27 @@ def test_a_kernel_that_rounds_as_tensor_cores_do_passes() -> None:
     )
     assert report.passed, report.failure
     assert report.worst["float16", "dq"].ratio > 0.1  # the criterion is near enough to see the rounding
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("sample", [samples.dropped, samples.documents], ids=lambda f: f.__name__)
+def test_it_passes_where_one_to_three_keys_leave_delta_nothing_to_average(
+    sample: Callable[[], AttentionIR], dtype: str
+) -> None:
+    report = run_property_tests(
+        StandIn(sample(), as_tensor_cores_round), examples=100, dtypes=[dtype], max_length=3
+    )
+    assert report.passed, report.failure
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("d", [16, 64, 80, 128, 256])
+def test_it_passes_with_one_key_and_dropout(d: int, dtype: str) -> None:
+    """Exact by the true sum of P * dP, which is 0 there; not by the rounded output."""
+    q, k, v, dout = (Recipe((1, 1, 1, d), dtype).build() for _ in range(4))
+    variant = StandIn(samples.dropped(), as_tensor_cores_round)
+    verdicts = assert_matches_reference(variant, q, k, v, dout=dout, seed=0, p=0.1)
+    assert next(v for v in verdicts if v.name == "dq").error > 0
 
 
 # --- planted mutants -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ Always safe: such a tile is visited and masked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from attngen.analysis.extent import Extents
 from attngen.analysis.linear import Linear, Sums, at_most_zero, to_expr
@@ -41,6 +42,7 @@ from attngen.ir.types import Type
 __all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
 
 _MOST_STEPS = 64  # of solving one comparison; beyond, it is not understood
+_MOST_STEPS_IN_ALL = 2_000  # of solving all comparisons of a mask
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Range:
     certain: Bound | None
 
 
+@lru_cache(maxsize=8)  # the lints and the plan ask for the same mask
 def key_ranges(mask: Expr) -> tuple[Range, ...]:
     """The keys of a query tile with rows ``q_first`` to ``q_last`` (both included).
 
@@ -110,7 +113,7 @@ class _Solver:
         self._streamed_rates = (own, Rate.TILE)
         # For each BOOL node: where it is true, and where it is false.
         self._regions: dict[Expr, tuple[_Region, _Region]] = {}
-        self._steps = 0
+        self._steps = self._last_step = 0
 
     def region(self, mask: Expr) -> _Region:
         for node in postorder(mask):
@@ -144,7 +147,7 @@ class _Solver:
             return _given(node), _given(opposite(node))
         if node.op not in (Op.LT, Op.LE, Op.EQ, Op.NE) or node.args[0].type is not Type.INT:
             return _ANYWHERE, _ANYWHERE
-        self._steps = 0
+        self._last_step = min(self._steps + _MOST_STEPS, _MOST_STEPS_IN_ALL)
         gap = self._sums.of(node.args[0]).plus(self._sums.of(node.args[1]), -1)
         if node.op in (Op.LT, Op.LE):
             strict = 1 if node.op is Op.LT else 0
@@ -161,7 +164,7 @@ class _Solver:
             possible = at_most_zero(low, self._sums) if low is not None else TRUE
             certain = at_most_zero(high, self._sums) if high is not None else FALSE
             return _Region(provided(possible), provided(certain))
-        if len(varying) > 1 or self._steps > _MOST_STEPS:
+        if len(varying) > 1 or self._steps > self._last_step:
             return _ANYWHERE
         node = varying[0]
         factor = form.terms[node]

@@ -179,7 +179,7 @@ def _all(conditions: Sequence[Expr]) -> Expr:
 
 
 def _conjunction(first: tuple[Expr, ...], second: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    return first + tuple(c for c in second if c not in first and c is not TRUE)
+    return first + tuple(c for c in second if c is not TRUE and c not in first)
 
 
 def _total(parts: Sequence[Part]) -> Part:
@@ -193,8 +193,9 @@ def _total(parts: Sequence[Part]) -> Part:
 def _sum(one: Part, two: Part) -> Part:
     if one.guard == two.guard:
         return Part(_add(one.value, two.value), one.guard)
-    common = tuple(c for c in one.guard if c in two.guard)
-    mine, theirs = (_all([c for c in p.guard if c not in common]) for p in (one, two))
+    shared = set(one.guard) & set(two.guard)
+    common = tuple(c for c in one.guard if c in shared)
+    mine, theirs = (_all([c for c in p.guard if c not in shared]) for p in (one, two))
     if simple(Op.NOT, mine) is theirs:  # the two branches of one conditional
         return Part(_where(mine, one.value, two.value), common)
     either = simple(Op.OR, mine, theirs)

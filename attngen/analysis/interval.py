@@ -3,10 +3,11 @@
     1.0 / sqrt(float(head_dim))   ->   [0.0312, 1.0]: positive and finite, so no guard is needed
     abs(pos - k)                  ->   [0, 2**30 - 1]: fits int32
 
-Integers are exact. Floats are what a float32 computation may give: each result is widened outward to
-float32 numbers, values too small for a normal float32 may be 0, too large ones infinite. Booleans are 0 or 1.
-Differences of a position and its length are taken together, so that ``q + (k_len - q_len)`` stays below
-``k_len``.
+Integers are what 64 bits compute: exact, but not bounded once a result may pass int64 and wrap around (a sum
+that comes back into int64 is exact again). Floats are what a float32 computation may give: each result is
+widened outward to float32 numbers, values too small for a normal float32 may be 0, too large ones infinite.
+Booleans are 0 or 1. Differences of a position and its length are taken together, so that
+``q + (k_len - q_len)`` stays below ``k_len``.
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ def fits_int32(interval: Interval) -> bool:
     return interval.lo >= _INT32.lo and interval.hi <= _INT32.hi
 
 
+def fits_int64(interval: Interval) -> bool:
+    """Whether every value of an INT fits 64 bits, so that none wraps around."""
+    return interval.lo >= _INT64.lo and interval.hi <= _INT64.hi
+
+
 def is_positive(interval: Interval) -> bool:
     """Whether the value is above 0 for certain (and not NaN)."""
     return interval.lo > 0 and not interval.may_nan
@@ -139,7 +145,8 @@ def _interval(node: Expr, known: Mapping[Expr, Interval], sums: Sums, dtypes: Ma
     if node.op is Op.MUL and node.args[0] is node.args[1]:
         args = [_abs(args[0])] * 2  # a square
     if node.args[-1].type is Type.INT:
-        return _INTS[node.op](*args)
+        result = _INTS[node.op](*args)
+        return _unless_wrapped(result) if node.op in _MAY_WRAP else result
     result = _FLOATS[node.op](*args)
     return result if node.op is Op.TO_INT else _as_float32(result)
 
@@ -165,13 +172,22 @@ def _leaf(node: Expr, dtypes: Mapping[str, str]) -> Interval:
 
 
 def _of_sums(node: Expr, args: list[Interval], known: Mapping[Expr, Interval], sums: Sums) -> Interval:
-    if node.op is Op.ADD:
-        return _add(*args).meet(_of_sum(sums.of(node), known))
-    if node.op is Op.SUB:
-        return _subtract(*args).meet(_of_sum(sums.of(node), known))
-    form = sums.of(node.args[0]).plus(sums.of(node.args[1]), -1)
-    gap = _subtract(*args).meet(_of_sum(form, known))
+    if node.op in (Op.ADD, Op.SUB):
+        result = _add(*args) if node.op is Op.ADD else _subtract(*args)
+        # Wrapping commutes with sums, so either bound alone holds where it fits.
+        return _unless_wrapped(result).meet(_unless_wrapped(_of_sum(sums.of(node), known)))
+    forms = [sums.of(arg) for arg in node.args]
+    form = forms[0].plus(forms[1], -1)
+    gap = _subtract(*args)
+    # Two sums that wrapped compare otherwise than their difference with 0, unless they are the same sum.
+    if form == Linear() or all(fits_int64(_of_sum(one, known)) for one in forms):
+        gap = gap.meet(_of_sum(form, known))
     return _compare(node.op, gap, Interval(0, 0))
+
+
+def _unless_wrapped(x: Interval) -> Interval:
+    """``x``, or no bound where a value may pass int64: exact ends would double in length at each product."""
+    return x if fits_int64(x) else ANY_INT
 
 
 def _of_sum(form: Linear, known: Mapping[Expr, Interval]) -> Interval:
@@ -292,6 +308,9 @@ def _modulo(x: Interval, y: Interval) -> Interval:
     assert result is not None
     return result
 
+
+# ADD and SUB (see _of_sums) may wrap too; the rest give an operand, or less.
+_MAY_WRAP = {Op.MUL, Op.NEG, Op.ABS, Op.FLOORDIV}
 
 _INTS: dict[Op, Callable[..., Interval]] = {
     Op.MUL: _multiply,

@@ -4,6 +4,8 @@ Comparing, cancelling and solving are easy on sums. What is not a sum (``k // 64
 term of its own. ``pos`` is spelled out, so that ``pos`` and ``q`` cancel:
 
     pos - k + 1   ->   q + k_len - q_len - k + 1   ->   printed as   q - k + (k_len - q_len) + 1
+
+A sum of very many terms, or with a factor beyond int64, is a term of its own too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ _Q, _POS = word("q"), word("pos")
 _Q_LEN, _K_LEN = word("q_len"), word("k_len")
 _OFFSET = make(Op.SUB, _K_LEN, _Q_LEN)  # of pos against q
 _NEVER_NEGATIVE = frozenset(word(name) for name in (*SIZES, *CORNERS, "b", "h", "h_kv", "q", "k"))
+_MOST_TERMS = 32  # so that a long chain of sums takes linear time
+_MAX_INT = 2**63 - 1
 _LAST_TO_FIRST = ((word("q_last"), word("q_first")), (word("k_last"), word("k_first")))
 
 
@@ -59,7 +63,8 @@ class Sums:
         """The linear form of an INT expression."""
         for node in fresh(root, self._known):
             # Booleans and floats below an opaque integer have no sum; the entry marks them as seen.
-            self._known[node] = self._sum(node) if node.type is Type.INT else Linear()
+            form = self._sum(node) if node.type is Type.INT else Linear()
+            self._known[node] = form if _is_small(form) else term(node)
         return self._known[root]
 
     def _sum(self, node: Expr) -> Linear:
@@ -96,6 +101,11 @@ class Sums:
                 result = result.plus(term(node), -factor).plus(dividend, factor // n)
                 result = result.plus(-max(factor // n, 0) * (n - 1))
         return result
+
+
+def _is_small(form: Linear) -> bool:
+    numbers = (form.constant, *form.terms.values())
+    return len(form.terms) <= _MOST_TERMS and all(abs(n) <= _MAX_INT for n in numbers)
 
 
 def _never_negative(form: Linear) -> bool:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from attngen.analysis.block_range import Bound, key_ranges
 from attngen.analysis.interval import certainly, interval_of
 from attngen.analysis.linear import Sums
-from attngen.analysis.rates import Rate, rates
 from attngen.analysis.simplify import simplify
-from attngen.ir.nodes import AttentionIR, Expr, Op, leaves, make, mentions, postorder, substitute, word
+from attngen.analysis.walk import fresh
+from attngen.ir.nodes import AttentionIR, Expr, Op, make, postorder, substitute, word
 from attngen.ir.types import Type
 from attngen.source import Span
 
@@ -68,7 +68,8 @@ def _is_empty(bound: Bound, ir: AttentionIR) -> bool:
 def future_keys(ir: AttentionIR) -> Iterator[Lint]:
     """mask = causal or dist < -8: the word causal stands there, and later keys are seen all the same."""
     mask = simplify(ir.mask)
-    if not any(_is_causal(atom) for atom in _kept_by(mask)):
+    sums = Sums()
+    if not any(_is_causal(atom, sums) for atom in _kept_by(mask)):
         return
     hi = _row(mask).hi
     beyond = True
@@ -97,21 +98,26 @@ def _kept_by(mask: Expr) -> Iterator[Expr]:
             yield node
 
 
-def _is_causal(atom: Expr) -> bool:
+def _is_causal(atom: Expr, sums: Sums) -> bool:
     """``k <= pos`` or ``k < pos``, in any spelling."""
     if atom.op not in (Op.LT, Op.LE) or atom.args[0].type is not Type.INT:
         return False
-    sums = Sums()
     gap = sums.of(atom.args[0]).plus(sums.of(atom.args[1]), -1)
     return gap.terms == sums.of(make(Op.SUB, word("k"), word("pos"))).terms and gap.constant in (0, 1)
 
 
 def wrong_index(ir: AttentionIR) -> Iterator[Lint]:
     """table[h] where the dimension is kv_heads; row[q] where it is k_len; and their opposites."""
+    words: dict[Expr, frozenset[str]] = {}  # that a node reads
+    inputs = {one.name: one for one in ir.inputs}
     for clause, root in _clauses(ir):
-        for node in leaves(root, op=Op.LOAD):
-            for index, dim in zip(node.args, ir.input(str(node.value)).dims, strict=True):
-                found = _mismatch(index, dim)
+        for node in fresh(root, words):
+            own = {str(node.value)} if node.op is Op.WORD else ()
+            words[node] = frozenset(own).union(*(words[a] for a in node.args))
+            if node.op is not Op.LOAD:
+                continue
+            for index, dim in zip(node.args, inputs[str(node.value)].dims, strict=True):
+                found = _mismatch(words[index], dim)
                 if found:
                     read, better = found
                     code = "wrong-length" if str(dim).endswith("_len") else "wrong-heads"
@@ -121,16 +127,16 @@ def wrong_index(ir: AttentionIR) -> Iterator[Lint]:
                     yield Lint(code, message, ir.spans.get(clause))
 
 
-def _mismatch(index: Expr, dim: int | str) -> tuple[str, str] | None:
-    """The word that an index reads, and the one that fits the dimension."""
-    if dim == "kv_heads" and mentions(index, "h") and not mentions(index, "h_kv"):
+def _mismatch(read: frozenset[str], dim: int | str) -> tuple[str, str] | None:
+    """The word of an index that reads these words, and the one that fits the dimension."""
+    if dim == "kv_heads" and "h" in read and "h_kv" not in read:
         return "h", "h_kv"
-    if dim == "heads" and mentions(index, "h_kv") and not mentions(index, "h"):
+    if dim == "heads" and "h_kv" in read and "h" not in read:
         return "h_kv", "h"
-    if dim == "k_len" and mentions(index, "q") and not mentions(index, "k", "pos", "k_len", "q_len"):
+    if dim == "k_len" and "q" in read and not read & {"k", "pos", "k_len", "q_len"}:
         return "q", "pos or k"
-    if dim == "q_len" and mentions(index, "k", "pos") and not mentions(index, "q", "k_len", "q_len"):
-        return "pos" if mentions(index, "pos") else "k", "q"
+    if dim == "q_len" and read & {"k", "pos"} and not read & {"q", "k_len", "q_len"}:
+        return "pos" if "pos" in read else "k", "q"
     return None
 
 
@@ -173,22 +179,19 @@ def unused_names(ir: AttentionIR) -> Iterator[Lint]:
 
 def unbounded_exp(ir: AttentionIR) -> Iterator[Lint]:
     """score = exp(score): float32 overflows to inf from 89 on."""
-    for clause, root in _clauses(ir):
-        if not clause.startswith("score"):
-            continue
-        known, depth = interval_of(root, ir=ir), rates(root)
-        for node in leaves(root, op=Op.EXP):
-            if depth[node] is Rate.TILE and _reads_score(node) and known[node.args[0]].hi > _EXP_OVERFLOWS:
-                yield Lint(
-                    "unbounded-exp",
-                    "exp of an unbounded score overflows; bound it, as in exp(min(score, 80.0))",
-                    ir.spans.get(clause),
-                )
-                break
-
-
-def _reads_score(node: Expr) -> bool:
-    return any(True for _ in leaves(node, op=Op.SCORE))
+    known = interval_of(*ir.score, ir=ir)
+    reads_score: dict[Expr, bool] = {}
+    for number, root in enumerate(ir.score):
+        new = fresh(root, reads_score)  # each line answers for what it adds to the lines above
+        for node in new:
+            reads_score[node] = node.op is Op.SCORE or any(reads_score[a] for a in node.args)
+        exps = (node for node in new if node.op is Op.EXP and reads_score[node])
+        if any(known[node.args[0]].hi > _EXP_OVERFLOWS for node in exps):
+            yield Lint(
+                "unbounded-exp",
+                "exp of an unbounded score overflows; bound it, as in exp(min(score, 80.0))",
+                ir.spans.get(f"score[{number}]"),
+            )
 
 
 LINTS: tuple[Callable[[AttentionIR], Iterator[Lint]], ...] = (

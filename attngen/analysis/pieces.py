@@ -54,7 +54,8 @@ NOTHING: Pieces = ()
 
 
 def _union(first: tuple[Expr, ...], second: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    return first + tuple(e for e in second if e not in set(first))
+    present = set(first)
+    return first + tuple(e for e in second if e not in present)
 
 
 def provided(condition: Expr) -> Pieces:
@@ -246,6 +247,7 @@ def opposite(condition: Expr) -> Expr:
 # A usual shape, to weigh parts whose lengths depend on the call.
 _USUAL = {"q_len": 8192, "k_len": 8192, "q_first": 4096, "q_last": 4223, "k_first": 4096, "k_last": 4223}
 _USUAL_SCALAR = 1024  # a param, a loaded prefix, another size
+_USUAL_MOST = 2**40  # longer than any length; without a bound, repeated squares would never end
 _USUAL_OPS: dict[Op, Callable[..., int]] = {
     Op.ADD: lambda a, b: a + b,
     Op.SUB: lambda a, b: a - b,
@@ -274,7 +276,8 @@ def _usual(root: Expr) -> int:
         elif node.op is Op.WORD and node.value in _USUAL:
             values[node] = _USUAL[str(node.value)]
         elif node.type is Type.INT and node.op in _USUAL_OPS:
-            values[node] = _USUAL_OPS[node.op](*(values[a] for a in node.args))
+            value = _USUAL_OPS[node.op](*(values[a] for a in node.args))
+            values[node] = max(-_USUAL_MOST, min(value, _USUAL_MOST))
         else:
             values[node] = _USUAL_SCALAR
     return values[root]

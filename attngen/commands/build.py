@@ -35,9 +35,8 @@ def compile_all(
     files: Sequence[str], out: Path, overrides: Mapping[str, Scalar], backend: Backend, failures: Failures
 ) -> list[Module]:
     """Every spec compiled, in order; errors go to ``failures``."""
-    from attngen.pipeline import compile_spec
-
     from attngen.commands.check import warnings
+    from attngen.pipeline import compile_spec
 
     modules: dict[Path, Module] = {}
     for file in files:

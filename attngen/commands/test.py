@@ -33,8 +33,9 @@ def run_tests(
     os.environ["TRITON_INTERPRET"] = "1" if device == "cpu" else "0"
     _require(device)
 
-    import attngen
+    from attngen.spec_file import find_spec
     from attngen.testing.run import run_property_tests
+    from attngen.variant import build_variant
 
     failures = Failures()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -44,7 +45,7 @@ def run_tests(
             with failures.caught():
                 started = time.perf_counter()
                 report = run_property_tests(
-                    attngen.load(file, backend=backend.value, **overrides),
+                    build_variant(find_spec(file), overrides=overrides, backend=backend.value),
                     examples=examples,
                     device=device,
                     head_dims=head_dims,

@@ -9,6 +9,7 @@ from functools import cache
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from attngen.emit.layout import fitted
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
@@ -24,7 +25,7 @@ def render(view: View) -> str:
     the emitter, never of a spec.
     """
     text = _environment().get_template("module.py.jinja").render(v=view)
-    text = _tidied(text)
+    text = fitted(_tidied(text))
     inspect(text)
     digest = hashlib.sha256(text.encode()).hexdigest()[: len(HASH_PLACE)]
     return text.replace(HASH_PLACE, digest)

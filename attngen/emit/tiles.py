@@ -52,8 +52,12 @@ def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, froze
         row_mask=row_mask.lines,
         column_score=column_score.lines,
         column_mask=column_mask.lines,
-        forward=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout), _LOCAL, columns),
-        dkdv=_context((*_uses((*columns, *rows)), *k_corner, *backward, *scale), _LOCAL_TRANSPOSED, (*columns, *rows)),
+        forward=_context(
+            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout), _LOCAL, columns
+        ),
+        dkdv=_context(
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale), _LOCAL_TRANSPOSED, (*columns, *rows)
+        ),
         dq=_context((*_uses(columns), *q_corner, *backward), _LOCAL, columns),
         helpers=_helpers(blocks, functions),
         uses_q="q" in uses or "pos" in uses,

@@ -139,7 +139,6 @@ class Launch:
 
     kernel_arguments: tuple[str, ...]
     unspecialized: str
-    unspecialized_backward: str
     launch_arguments: tuple[str, ...]
     launch_sizes: tuple[tuple[str, str], ...]
     dropout_text: str

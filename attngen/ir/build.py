@@ -428,32 +428,34 @@ class _Builder:
     def _check_words(self, name: str, value: Expr) -> None:
         """That the clause uses only what it may; the first part that does not is shown."""
         may = _MAY_USE[name]
+        sound: set[Expr] = set()  # what earlier parts have shown to hold nothing forbidden
+        outside: set[Expr] = set()  # the same, of what stands outside indices
         for span, part, in_index in self.built:
             if in_index and name == "dropout":
                 continue  # the input itself is what dropout cannot use
-            for leaf in reversed(postorder(part)):
+            for leaf in reversed(_unseen(part, sound)):
                 wrong = _forbidden(name, leaf)
                 if wrong:
                     self.error(SpecNameError, f"the {name} cannot use {wrong}", span, may)
                     return
             if name in ("scale", "sink") and not in_index:
-                exposed = next((w for w in _outside_indices(part) if w.value in _HEAD_WORDS), None)
+                words = _outside_indices(part, outside)
+                exposed = next((w for w in words if w.value in _HEAD_WORDS), None)
                 if exposed is not None:
                     message = f"the {name} uses '{exposed.value}' only as the index of an input"
                     self.error(SpecNameError, message, span, may)
                     return
 
     def _count_nodes(self, spec: ast.Spec) -> None:
-        seen: set[Expr] = set()
-        for statement in spec.statements:
-            if isinstance(statement, ast.Clause):
-                name = statement.name.text
-                roots = [*self.scores] if name == "score" else [self.clauses[name]]
-                seen.update(node for root in roots for node in postorder(root) if root not in seen)
-                if len(seen) > MAX_NODES:
-                    raise self.limit(
-                        f"a spec is at most {MAX_NODES:,} nodes once defs are inlined", statement.name.span
-                    )
+        scores = iter(self.scores)
+        clauses = [s for s in spec.statements if isinstance(s, ast.Clause)]
+        roots = [next(scores) if c.name.text == "score" else self.clauses[c.name.text] for c in clauses]
+        given = [] if "scale" in self.clauses else [DEFAULT_SCALE]
+        number = {node: i for i, node in enumerate(postorder(*given, *roots), 1)}  # one walk, line by line
+        for clause, root in zip(clauses, roots, strict=True):
+            if number[root] > MAX_NODES:
+                message = f"a spec is at most {MAX_NODES:,} nodes once defs are inlined"
+                raise self.limit(message, clause.name.span)
 
     def result(self, spec: ast.Spec) -> AttentionIR:
         return AttentionIR(
@@ -742,9 +744,23 @@ def _forbidden(clause: str, leaf: Expr) -> str | None:
     return f"'{leaf.value}'"
 
 
-def _outside_indices(root: Expr) -> Iterable[Expr]:
-    """The words of ``root`` that do not stand inside an index."""
-    seen: set[Expr] = set()
+def _unseen(root: Expr, seen: set[Expr]) -> list[Expr]:
+    """The nodes under ``root`` that are not in ``seen``, operands before users; ``seen`` then has them."""
+    order: list[Expr] = []
+    stack = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args))
+    return order
+
+
+def _outside_indices(root: Expr, seen: set[Expr]) -> Iterable[Expr]:
+    """The words of ``root`` that do not stand inside an index, but for those below nodes in ``seen``."""
     stack = [root]
     while stack:
         node = stack.pop()

@@ -72,6 +72,8 @@ class Op(Enum):
     TO_FLOAT = "float"  # int -> float
     TO_INT = "int"  # float -> int, toward zero, saturating at int32's bounds; NaN -> 0
 
+    __hash__ = object.__hash__  # members are one of a kind; Enum's own is Python and slow
+
 
 #: Words that name the position of one score, and the sizes of the call.
 POSITIONS = ("b", "h", "h_kv", "q", "k", "pos")

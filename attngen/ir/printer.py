@@ -140,6 +140,7 @@ class _Printer:
 
     def __init__(self, taken: set[str], ir: AttentionIR | None, roots: Sequence[Expr] | None = None) -> None:
         self.taken = set(taken)
+        self.numbers: dict[str, int] = {}  # the last one tried of each stem
         self.given = dict(ir.names) if ir else {}
         self.lets: dict[Expr, str] = {}
         self.bound: dict[Expr, str] = {}
@@ -191,11 +192,12 @@ class _Printer:
         if node not in self.lets:
             given = self.given.get(node)
             stem = given or (f"{node.value}_at" if node.op is Op.LOAD else _FRESH[node.op])
-            name, number = stem, 1
+            name, number = stem, self.numbers.get(stem, 1)
             while name in self.taken or reserved(name):
                 number += 1
                 name = f"{stem}_{number}"
             self.taken.add(name)
+            self.numbers[stem] = number
             self.lets[node] = name
         return self.lets[node]
 

@@ -1,1 +1,1 @@
-"""Every decision about the kernels, as data: what is computed where, which loops run, which tiles are used."""
+"""Every decision about the kernels, as data: what is computed where, which loops run, which tiles."""

@@ -23,7 +23,8 @@ from attngen.analysis.derivative import gradients
 from attngen.analysis.interval import intervals, is_positive
 from attngen.analysis.rates import Rate, extend
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import SCORE, AttentionIR, Expr, Op, const, make, param, postorder, remake, substitute
+from attngen.analysis.walk import fresh
+from attngen.ir.nodes import SCORE, AttentionIR, Expr, Op, const, make, param, remake, substitute
 from attngen.ir.types import Type
 
 LOG2_E = const(1 / math.log(2))
@@ -99,10 +100,8 @@ class _Chain:
         return spread[root]
 
     def _visit(self, root: Expr) -> None:
-        for node in postorder(root):
-            if node in self._plain:
-                continue
-            extend(self._rates, node)
+        extend(self._rates, root)
+        for node in fresh(root, self._plain):
             args = tuple(self._plain[a] for a in node.args)
             self._plain[node] = simple(Op.MUL, self._scale, SCORE) if node is SCORE else remake(node, args)
             if node.type is Type.FLOAT:

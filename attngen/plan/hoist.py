@@ -1,7 +1,7 @@
 """What leaves the inner loop: the largest parts of an expression that change less often than every score.
 
-    score - slopes[h] * abs(dist), qx == kx
-    ->  once a program: slopes[h];  once a row: qx = q % 64;  once a column: kx = k % 64
+score - slopes[h] * abs(dist), qx == kx
+->  once a program: slopes[h];  once a row: qx = q % 64;  once a column: kx = k % 64
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.analysis.rates import Rate, rates
+from attngen.analysis.walk import fresh
 from attngen.ir.nodes import Expr, Op, postorder
 
 _LEAVES = {Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE}
@@ -32,8 +33,12 @@ def hoist(*roots: Expr) -> Hoisted:
     known = rates(*roots)
     parts: dict[Rate, dict[Expr, None]] = {Rate.PROGRAM: {}, Rate.ROW: {}, Rate.COLUMN: {}}
 
+    seen: dict[Rate, set[Expr]] = {rate: set() for rate in Rate}  # walked from a root of that rate
+
     def cut(root: Expr) -> None:
-        for node in postorder(root):
+        new = fresh(root, seen[known[root]])
+        seen[known[root]].update(new)
+        for node in new:
             if known[node] is known[root]:
                 for arg in node.args:
                     if known[arg] is not known[root] and arg.op not in _LEAVES:

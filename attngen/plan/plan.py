@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from attngen.analysis.block_range import key_ranges, query_ranges
+from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
 from attngen.errors import AttnGenError, NotSupportedYet, SpecErrors
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
+from attngen.ir.types import Type
 from attngen.plan.base2 import Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.loops import Loop, loops
@@ -38,9 +41,9 @@ class Options:
 class Plan:
     """What the kernels of one variant do, and where.
 
-    ``scale_on_host`` says that the launcher computes the scale (it depends on consts, params and sizes only).
-    Otherwise the kernels compute it once a program; it may then differ between the query heads of one key
-    head, so dK cannot take it out of its sum.
+    ``scale_on_host`` says that the launcher computes the scale, as it does ``1 / sqrt(head_dim)``. Otherwise
+    the kernels compute it once a program; it may then differ between the query heads of one key head, so dK
+    cannot take it out of its sum.
     """
 
     ir: AttentionIR
@@ -53,7 +56,7 @@ class Plan:
     scale_on_host: bool
     tiles: Table
 
-    @property
+    @cached_property
     def derivative_is_uniform(self) -> bool:
         """Whether the score's derivative is one number for a whole program."""
         return rate_of(self.logits.derivative) <= Rate.PROGRAM
@@ -81,9 +84,21 @@ def make_plan(ir: AttentionIR, source: Source, options: Options) -> Plan:
         mask_parts=hoist(ir.mask),
         key_loops=loops(key_ranges(ir.mask)),
         query_loops=loops(query_ranges(ir.mask)),
-        scale_on_host=rate_of(ir.scale) is Rate.LAUNCH,
+        scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
     )
+
+
+# What Python computes as float32 would, but for rounding, wherever it stands in a scale.
+_PLAIN = {Op.CONST, Op.WORD, Op.TO_FLOAT, Op.ADD, Op.MUL, Op.DIV, Op.SQRT, Op.RSQRT}
+
+
+def _is_plain(scale: Expr) -> bool:
+    """Whether a scale is arithmetic of constants and head dimensions, which are at least 1, within int64."""
+    known = intervals(scale, dtypes={})
+    words = {node.value for node in known if node.op is Op.WORD}
+    plain = words <= {"head_dim", "v_dim"} and all(node.op in _PLAIN for node in known)
+    return plain and all(fits_int64(known[node]) for node in known if node.type is Type.INT)
 
 
 def _refusals(ir: AttentionIR, source: Source) -> Iterator[NotSupportedYet]:

@@ -87,16 +87,27 @@ TILES: Table = {
     },
 }
 
-# dK/dV on sm_90 beside Philox's words, which leave no registers for 64x64 at this head dimension.
-_DKDV_WITH_DROPOUT = {128: Tile(32, 64, 4, 3)}
+# Beside Philox's words, where the tiles above would leave them no registers.
+_WITH_DROPOUT: dict[str, dict[int, dict[str, Tile]]] = {
+    "sm_90": {128: {"dkdv": Tile(32, 64, 4, 3)}},
+    "sm_100": {
+        64: {"forward": Tile(128, 64, 8, 3)},
+        128: {"forward": Tile(128, 32, 8, 3)},
+        256: {"dq": Tile(64, 64, 8, 1)},
+    },
+    "sm_80": {128: {"dkdv": Tile(32, 32, 8, 2)}, 256: {"dkdv": Tile(16, 32, 8, 2)}},
+}
 
 
 def tiles_for(ir: AttentionIR) -> Table:
-    """The tiles of one variant: TILES, but for dK/dV on sm_90 where dropout draws random words."""
+    """The tiles of one variant: TILES, but for some kernels where dropout draws random words."""
     if ir.dropout is None:
         return TILES
-    rows = {
-        width: (forward, _DKDV_WITH_DROPOUT.get(width, dkdv), dq)
-        for width, (forward, dkdv, dq) in TILES["sm_90"].items()
-    }
-    return {**TILES, "sm_90": rows}
+    table: Table = {}
+    for target, rows in TILES.items():
+        table[target] = {}
+        for width, tiles in rows.items():
+            own = _WITH_DROPOUT.get(target, {}).get(width, {})
+            forward, dkdv, dq = (own.get(kernel, tile) for kernel, tile in zip(KERNELS, tiles, strict=True))
+            table[target][width] = forward, dkdv, dq
+    return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from gpu_calls import keywords, run, tensors
@@ -50,6 +52,7 @@ def test_memory_grows_linearly(name: str) -> None:
     variant = attngen.load(name)
 
     def peak(length: int) -> int:
+        gc.collect()  # what an earlier call left must not be freed in this one
         x = tensors(batch=1, heads=8, kv_heads=8, q_len=length)
         named = keywords(variant, x)
         torch.cuda.synchronize()
