@@ -270,7 +270,7 @@ def test_a_divisor_of_a_param_and_sizes_is_named_as_the_spec_has_it() -> None:
 
 
 @pytest.mark.xfail(
-    reason="Triton's interpreter keeps a kernel's float arguments as Python floats; a GPU has float32", strict=False
+    reason="Triton's interpreter keeps float arguments as Python floats; a GPU has float32", strict=False
 )
 @pytest.mark.parametrize(
     ("scale", "c"),

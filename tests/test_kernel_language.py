@@ -217,7 +217,7 @@ def test_masks_of_positions(mask: str) -> None:
 
 
 @pytest.mark.xfail(
-    reason="Triton's interpreter keeps a kernel's float arguments as Python floats; a GPU has float32", strict=False
+    reason="Triton's interpreter keeps float arguments as Python floats; a GPU has float32", strict=False
 )
 @pytest.mark.parametrize(
     "mask",
@@ -261,7 +261,7 @@ def test_float_params_in_the_mask(x: float) -> None:
 
 
 @pytest.mark.xfail(
-    reason="Triton's interpreter keeps a kernel's float arguments as Python floats; a GPU has float32", strict=False
+    reason="Triton's interpreter keeps float arguments as Python floats; a GPU has float32", strict=False
 )
 @pytest.mark.parametrize(
     ("clause", "c"),
