@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from attngen.pipeline import compile_spec
 
+from attngen.pipeline import compile_spec
 from attngen.spec_file import find_spec
 
 ROOT = Path(__file__).parents[1]
