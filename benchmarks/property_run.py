@@ -16,9 +16,11 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -142,25 +144,67 @@ def judge(cell: Cell, device: str) -> Outcome:
 
 
 def in_parallel(
-    pool: ProcessPoolExecutor, work: Callable[..., Any], cells: Sequence[Cell], device: str, until: float
+    work: Callable[[Cell, str], Any], cells: Sequence[Cell], device: str, workers: int, until: float
 ) -> tuple[list[Any], int]:
     """What ``work`` returned for the cells begun before ``until``, and how many were left out.
 
     A cell that has begun may take a minute more; then it counts as left out too.
     """
-    queued = sorted(cells, key=lambda cell: -cell.cost)
-    futures: list[Future[Any]] = [pool.submit(work, cell, device) for cell in queued]
-    wait(futures, timeout=max(0.0, until - time.monotonic()))
-    for future in futures:
-        future.cancel()
-    done, _ = wait([f for f in futures if not f.cancelled()], timeout=60)
-    found = []
-    for future in done:
-        try:
-            found.append(future.result())
-        except Exception as error:  # its process died
-            print(f"a worker was lost: {short(error)}", flush=True)
+    queue = deque(sorted(cells, key=lambda cell: -cell.cost))
+    with ThreadPoolExecutor(workers) as threads:
+        jobs = [threads.submit(worked_off, queue, work, device, until) for _ in range(workers)]
+        found = [result for job in jobs for result in job.result()]
     return found, len(cells) - len(found)
+
+
+def worked_off(queue: deque[Cell], work: Callable[[Cell, str], Any], device: str, until: float) -> list[Any]:
+    """What one process after another made of the cells it took off ``queue``."""
+    found: list[Any] = []
+    while queue and time.monotonic() < until:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, work, device), daemon=True)
+        process.start()
+        theirs.close()
+        cell = None
+        try:
+            while queue and time.monotonic() < until:
+                cell = queue.popleft()
+                ours.send(cell)
+                if not ours.poll(max(0.0, until - time.monotonic()) + 60):
+                    break
+                result, usable = ours.recv()
+                found.append(result)
+                if not usable:
+                    break
+        except IndexError:  # another thread took the last cell
+            pass
+        except (EOFError, OSError):
+            print(f"lost its process: {cell}", flush=True)
+        process.kill()
+    return found
+
+
+def serve(connection: Connection, work: Callable[[Cell, str], Any], device: str) -> None:
+    """In a process of its own: a cell in, what ``work`` made of it out, and whether this process can go on.
+
+    After an illegal access CUDA refuses all that a process asks of it, so that process ends.
+    """
+    while True:
+        try:
+            cell = connection.recv()
+        except EOFError:
+            return
+        result = work(cell, device)
+        connection.send((result, device == "cpu" or still_runs()))
+
+
+def still_runs() -> bool:
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return False
+    return True
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -212,20 +256,13 @@ def main() -> int:
     ]
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # the processes are many, the tensors small
-    pool = ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        if not options.no_build:
-            fixed = [cell for cell in cells if len(cell.dtypes) == 1]
-            troubles, missed = in_parallel(pool, build, fixed, options.device, most)
-            print("\n".join(t for t in troubles if t))
-            took = time.monotonic() - started
-            print(f"built for {len(fixed) - missed} of {len(fixed)} cells in {took:.0f} s", flush=True)
-        outcomes, missed = in_parallel(pool, judge, cells, options.device, until)
-    finally:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
+    if not options.no_build:
+        fixed = [cell for cell in cells if len(cell.dtypes) == 1]
+        troubles, missed = in_parallel(build, fixed, options.device, options.workers, most)
+        print("\n".join(t for t in troubles if t))
+        took = time.monotonic() - started
+        print(f"built for {len(fixed) - missed} of {len(fixed)} cells in {took:.0f} s", flush=True)
+    outcomes, missed = in_parallel(judge, cells, options.device, options.workers, until)
 
     took = time.monotonic() - started
     failed = [o for o in outcomes if o.failure]
