@@ -91,5 +91,5 @@ def test_a_scale_beyond_int64_is_not_for_the_launcher() -> None:
     """Python's integers would double in length at each product."""
     source = Source(_chain("head_dim", "X * X", 100, "scale = 1.0 / float(LAST)"))
     ir = build(parse(source), source)
-    assert not make_plan(ir, source, Options()).scale_on_host
+    assert not make_plan(ir, Options()).scale_on_host
     assert len(intervals(ir.scale, dtypes={})) > 100

@@ -15,7 +15,7 @@ from attngen.syntax.parse import parse
 
 def plan(*lines: str) -> Plan:
     source = Source("\n".join(["variant x", *lines]) + "\n", "x.attn")
-    return make_plan(simplify_ir(build(parse(source), source)), source, Options())
+    return make_plan(simplify_ir(build(parse(source), source)), Options())
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,14 @@ def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
         name = scope.names.own(item.name)
         if f"{name}_ptr" in uses:
             yield _Argument(f"{name}_ptr", name, True)
-            strides = f"*input_strides({name}, {_shape(scope, item)})"
+            strides = f"*input_strides({name}, {shape_text(scope, item)})"
             last = len(item.dims) - 1
             for axis in range(len(item.dims)):
                 yield _Argument(f"{name}_stride_{axis}", strides, axis == last)
 
 
-def _shape(scope: Scope, item: Input) -> str:
+def shape_text(scope: Scope, item: Input) -> str:
+    """The host's text of an input's declared shape."""
     dims = [str(d) if isinstance(d, int) else SIZE_TEXT.get(d) or scope.names.own(d) for d in item.dims]
     return f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
+from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.ranges import make_ranges
 from attngen.emit.scope import make_scope
+from attngen.emit.sink import make_sink
 from attngen.emit.tiles import make_tiles
 from attngen.emit.view import View
 from attngen.plan.plan import Plan
@@ -19,7 +21,9 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     scope = make_scope(plan, template_texts)
     maths = make_maths(scope)
     ranges = make_ranges(scope)
-    tiles, uses = make_tiles(scope, maths, ranges)
-    launch = make_launch(scope, uses, checked_divisors(plan.ir))
-    call = make_call(scope)
-    return View(**vars(call), **vars(launch), **vars(tiles), **vars(ranges), **vars(maths))
+    learned, learned_uses = make_learned(scope)
+    sink, sink_uses = make_sink(scope)
+    tiles, uses = make_tiles(scope, maths, ranges, learned)
+    launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
+    parts = (make_call(scope), launch, sink, learned, tiles, ranges, maths)
+    return View(**{name: value for part in parts for name, value in vars(part).items()})

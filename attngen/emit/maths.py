@@ -35,9 +35,10 @@ def make_maths(scope: Scope) -> Maths:
     )
 
 
-def _function(
+def function_of(
     scope: Scope, name: str, doc: str, kind: str, roots: tuple[Expr, ...], parts: Hoisted
 ) -> Function:
+    """A jitted function of ``roots``, under the spec's clauses of a kind; what is in ``parts`` it is given."""
     given = [*scope.program_values, *parts.row, *parts.column]
     block = scope.kernel.results(roots, [g for g in given if g not in roots])
     clauses = [text for key, text in print_clauses(scope.ir).items() if key.split("[")[0] == kind]
@@ -52,7 +53,7 @@ def _logits(scope: Scope) -> Function:
     doc = "Scores of a tile in base 2, that is times log2(e)."
     if logits.factor is not ONE:
         doc = f"Scores of a tile in base 2, but for the factor {scope.uniform(logits.factor)}."
-    return _function(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
+    return function_of(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
 
 
 def _logits_and_derivative(scope: Scope) -> Function | None:
@@ -62,14 +63,14 @@ def _logits_and_derivative(scope: Scope) -> Function | None:
     logits = scope.plan.logits
     doc = "The same, and the derivative of the score by scale * dot."
     roots = (logits.tile, logits.derivative)
-    return _function(scope, "logits_and_derivative", doc, "score", roots, scope.plan.score_parts)
+    return function_of(scope, "logits_and_derivative", doc, "score", roots, scope.plan.score_parts)
 
 
 def _keeps(scope: Scope) -> Function | None:
     if not scope.plan.is_masked:
         return None
     doc = "Which scores of a tile count."
-    return _function(scope, "keeps", doc, "mask", (scope.ir.mask,), scope.plan.mask_parts)
+    return function_of(scope, "keeps", doc, "mask", (scope.ir.mask,), scope.plan.mask_parts)
 
 
 def _gain(scope: Scope) -> str:

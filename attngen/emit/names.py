@@ -19,7 +19,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_CODE = re.compile(r'\{#.*?#\}|""".*?"""|#[^\n]*', re.DOTALL)
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
-FUNCTIONS = ("logits", "logits_and_derivative", "keeps", "key_range", "query_range", "run_attention")
+FUNCTIONS = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
+FUNCTIONS += ("key_range", "query_range", "run_attention")
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate")
@@ -41,6 +42,7 @@ class Names:
             self._taken.update(_IDENTIFIER.findall(_NOT_CODE.sub("", text)))
         self._tried: dict[str, int] = {}
         self._own: dict[str, str] = {str(SCALE.value): str(SCALE.value)}
+        self._gradients: dict[str, str] = {}
         self._parts: dict[Expr, str] = {}
         self._lets: Mapping[Expr, str] = ir.names
         public = {ir.name, *(i.name for i in ir.inputs), *(p.name for p in ir.params)}
@@ -48,6 +50,8 @@ class Names:
         for item in ir.inputs:
             suffixes = ("", "_ptr", *(f"_stride_{axis}" for axis in range(len(item.dims))))
             self._own[item.name] = self.fresh(item.name, suffixes)
+            if item.grad:
+                self._gradients[item.name] = self.fresh(f"d_{item.name}", suffixes)
         run_time_sizes = (d for i in ir.inputs for d in i.dims if isinstance(d, str) and d not in SIZES)
         for name in (*(p.name for p in ir.params), *dict.fromkeys(run_time_sizes)):
             self._own[name] = self.fresh(name)
@@ -55,6 +59,10 @@ class Names:
     def own(self, name: str) -> str:
         """What the module calls an input, param or run-time size of the spec."""
         return self._own[name]
+
+    def gradient(self, name: str) -> str:
+        """What the module calls the gradient of a learned input."""
+        return self._gradients[name]
 
     def function(self, name: str) -> str:
         """What the module calls one of ``FUNCTIONS``."""

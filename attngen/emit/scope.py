@@ -23,12 +23,13 @@ _LAST = "FAST_TANH"
 class Scope:
     """One variant on its way to text.
 
-    ``kernel`` writes lines of a kernel, ``host`` lines of the launcher. ``program_values`` are all values
+    ``kernel`` writes lines of a kernel (its expressions are ``triton``'s), ``host`` lines of the launcher. ``program_values`` are all values
     computed once a program, operands before users.
     """
 
     plan: Plan
     names: Names
+    triton: TritonExpr
     kernel: Writer
     host: Writer
     program_values: tuple[Expr, ...]
@@ -79,10 +80,13 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     bounds = [e for loop in (plan.key_loops[0], plan.query_loops[0]) for e in ends(loop.range)]
     logits = plan.logits
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
+    roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
+    roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     intervals = interval_of(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
-    kernel = Writer(TritonExpr(plan.ir, intervals, names), names)
-    return Scope(plan, names, kernel, Writer(HostExpr(names), names), _program_values(plan, bounds))
+    triton = TritonExpr(plan.ir, intervals, names)
+    kernel = Writer(triton, names)
+    return Scope(plan, names, triton, kernel, Writer(HostExpr(names), names), _program_values(plan, bounds))
 
 
 def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:

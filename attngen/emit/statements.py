@@ -49,14 +49,20 @@ class Writer:
 
     def results(self, roots: Sequence[Expr], given: Iterable[Expr] = ()) -> Block:
         """Lines that lead to the texts of ``roots``; the values in ``given`` already have their names."""
-        return self._block(roots, dict.fromkeys(given), frozenset())
+        return self.written(roots, given)[0]
 
     def assignments(self, roots: Sequence[Expr], given: Iterable[Expr] = ()) -> Block:
         """Lines that give each root its name, in this order."""
         known = {g: None for g in given if g not in set(roots)}
-        return self._block(tuple(dict.fromkeys(roots)), known, frozenset(roots))
+        return self._write(tuple(dict.fromkeys(roots)), known, frozenset(roots))[0]
 
-    def _block(self, roots: Sequence[Expr], known: dict[Expr, None], assigned: frozenset[Expr]) -> Block:
+    def written(self, roots: Sequence[Expr], given: Iterable[Expr] = ()) -> tuple[Block, list[Text]]:
+        """``results``, and its texts with what binds them, for a larger expression around them."""
+        return self._write(roots, dict.fromkeys(given), frozenset())
+
+    def _write(
+        self, roots: Sequence[Expr], known: dict[Expr, None], assigned: frozenset[Expr]
+    ) -> tuple[Block, list[Text]]:
         nodes = _below(roots, known)
         users = Counter(roots)
         users.update(a for n in nodes if n not in known for a in n.args)
@@ -84,8 +90,9 @@ class Writer:
             uses.update(dict.fromkeys(self._language.reads(node)))
             if node in assigned or (node.args and users[node] > 1):
                 bind(node)
-        results = tuple(texts[r].text for r in roots)
-        return Block(tuple(lines), results, tuple(u for u in uses if u not in defines), tuple(defines))
+        results = [texts[r] for r in roots]
+        own = tuple(u for u in uses if u not in defines)
+        return Block(tuple(lines), tuple(r.text for r in results), own, tuple(defines)), results
 
 
 def _longest_part(node: Expr, texts: dict[Expr, Text]) -> Expr | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
-from attngen.emit.view import Context, Function, Maths, Ranges, Tiles
+from attngen.emit.view import Context, Function, LearnedView, Maths, Ranges, Tiles
 from attngen.plan.base2 import SCALE
 
 _DROPOUT = ("head", "seed", "threshold")
@@ -19,7 +19,9 @@ _LOCAL = {"dot", "k", "column", "k_len", "FAST_TANH"}  # what every loop has by 
 _LOCAL_TRANSPOSED = _LOCAL | {"q", "pos", "q_len"}
 
 
-def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, frozenset[str]]:
+def make_tiles(
+    scope: Scope, maths: Maths, ranges: Ranges, learned: LearnedView
+) -> tuple[Tiles, frozenset[str]]:
     """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
     plan = scope.plan
     program = scope.program_block()
@@ -44,7 +46,7 @@ def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, froze
     backward += ("kept_scale",) if dropout else ()
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
-    functions = (*maths.functions, *ranges.ranges)
+    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
@@ -58,8 +60,8 @@ def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, froze
         dkdv=_context(
             (*_uses((*columns, *rows)), *k_corner, *backward, *scale), _LOCAL_TRANSPOSED, (*columns, *rows)
         ),
-        dq=_context((*_uses(columns), *q_corner, *backward), _LOCAL, columns),
-        helpers=_helpers(blocks, functions),
+        dq=_context((*_uses(columns), *q_corner, *backward, *learned.loop_uses), _LOCAL, columns),
+        helpers=_helpers(blocks, functions, [line for r in learned.reads for line in (*r.lines, r.place)]),
         uses_q="q" in uses or "pos" in uses,
         uses_k="k" in uses,
         uses_pos="pos" in uses,
@@ -78,9 +80,9 @@ def _uses(blocks: Iterable[Block]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(u for b in blocks for u in b.uses))
 
 
-def _helpers(blocks: Iterable[Block], functions: Iterable[Function]) -> frozenset[str]:
+def _helpers(blocks: Iterable[Block], functions: Iterable[Function], more: list[str]) -> frozenset[str]:
     """Which of the templates' functions the lines call."""
-    lines = [line for b in blocks for line in b.lines]
+    lines = more + [line for b in blocks for line in b.lines]
     lines += [line for f in functions for line in (*f.lines, f.result) if not line.startswith("#")]
     called = {name for line in lines for name in re.findall(r"(?<![.\w])(\w+)\(", line)}
     return frozenset(called & set(HELPERS))

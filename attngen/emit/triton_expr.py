@@ -100,7 +100,7 @@ class TritonExpr:
         if node.op in (Op.SIZE, Op.PARAM):
             return [self._names.own(str(node.value))]
         if node.op is Op.LOAD:
-            return self._reads_of_load(node)
+            return self._reads_of_place(node, self._names.own(str(node.value)))
         return ["FAST_TANH"] if node.op is Op.TANH else []
 
     def is_wide(self, node: Expr) -> bool:
@@ -178,20 +178,30 @@ class TritonExpr:
 
     def _load(self, node: Expr, args: Sequence[Text]) -> Text:
         item = self._inputs[str(node.value)]
-        name = self._names.own(item.name)
+        self._wide[node] = item.dtype == "int64"
+        loaded = call("tl.load", self._place(node, args, self._names.own(item.name)))
+        return _cast(loaded, "float32") if item.dtype in ("float16", "bfloat16") else loaded
+
+    def gradient_place(self, node: Expr, args: Sequence[Text]) -> Text:
+        """Where, in the gradient of its input, the element lies that a LOAD reads."""
+        return self._place(node, args, self._names.gradient(str(node.value)))
+
+    def reads_of_gradient_place(self, node: Expr) -> list[str]:
+        """The names that the text of ``gradient_place`` reads."""
+        return self._reads_of_place(node, self._names.gradient(str(node.value)))
+
+    def _place(self, node: Expr, args: Sequence[Text], name: str) -> Text:
+        item = self._inputs[str(node.value)]
         place = Text(f"{name}_ptr")
         for axis, (index, text, dim) in enumerate(zip(node.args, args, item.dims, strict=True)):
             if not _is_first(index, dim):
                 stride = Text(f"{name}_stride_{axis}")
                 place = infix(place, "+", infix(self._inside(index, text, dim), "*", stride, PRODUCT), SUM)
-        self._wide[node] = item.dtype == "int64"
-        loaded = call("tl.load", place)
-        return _cast(loaded, "float32") if item.dtype in ("float16", "bfloat16") else loaded
+        return place
 
-    def _reads_of_load(self, node: Expr) -> list[str]:
+    def _reads_of_place(self, node: Expr, name: str) -> list[str]:
         """Pointer, strides, and the sizes of the clamps."""
         item = self._inputs[str(node.value)]
-        name = self._names.own(item.name)
         strides, sizes = [], []
         for axis, (index, dim) in enumerate(zip(node.args, item.dims, strict=True)):
             if not _is_first(index, dim):

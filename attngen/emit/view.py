@@ -86,6 +86,7 @@ class InputView:
     name: str
     dtype: str
     dims: str
+    grad: bool
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,129 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class ReadView:
+    """One read of a learned input: the texts of what each score and each row give to its gradient.
+
+    ``part`` is a score's part and ``sink_part`` a row's, "" where there is none. ``sum`` names the row's sum
+    of them. With ``in_places`` they go to ``place``, as whole numbers of ``unit``.
+    """
+
+    number: int
+    sum: str
+    part: str
+    sink_part: str
+    sink_lines: tuple[str, ...]
+    in_places: bool
+    by_program: bool
+    by_row: bool
+    by_column: bool
+    lines: tuple[str, ...]
+    place: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class LearnedInput:
+    """A learned input in the launcher: ``sums`` are its rows of the kernel's sums, ``axes`` what they index."""
+
+    name: str
+    gradient: str
+    position: int
+    is_read: bool
+    in_places: bool
+    reads_once: bool
+    sums: str
+    axes: str
+    shape: str
+    unit_number: int
+
+
+@dataclass(frozen=True)
+class LearnedView:
+    """What the dQ kernel gathers for learned inputs; ``loop_uses`` are the names its loop needs for that."""
+
+    learned: tuple[LearnedInput, ...]
+    reads: tuple[ReadView, ...]
+    derivatives: Function | None
+    derivatives_target: str
+    units: tuple[tuple[str, int], ...]
+    place_arguments: tuple[str, ...]
+    loop_uses: tuple[str, ...]
+
+    @property
+    def derivative_functions(self) -> tuple[Function, ...]:
+        return () if self.derivatives is None else (self.derivatives,)
+
+    @property
+    def reads_of_score(self) -> tuple[ReadView, ...]:
+        return tuple(r for r in self.reads if r.part)
+
+    @property
+    def row_reads(self) -> tuple[ReadView, ...]:
+        """Reads whose place is known once a row."""
+        return tuple(r for r in self.reads if r.in_places and r.by_row)
+
+    @property
+    def sink_reads(self) -> tuple[ReadView, ...]:
+        return tuple(r for r in self.reads if r.sink_part)
+
+    @property
+    def dq_state(self) -> str:
+        """What the dQ kernel's loop carries."""
+        return ", ".join(["dq", *(r.sum for r in self.reads)])
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether some gradient is the sum of its rows' sums."""
+        return any(x.is_read and not x.in_places for x in self.learned)
+
+    @property
+    def measures(self) -> bool:
+        """Whether parts of some gradient share places, so that their magnitude must be known first."""
+        return bool(self.units)
+
+    @property
+    def always_measures(self) -> bool:
+        return any(x.in_places and not x.reads_once for x in self.learned)
+
+    @property
+    def places(self) -> str:
+        """The items of the tuple of all places and their strides."""
+        return ", ".join(f"*with_strides({x.gradient})" for x in self.learned if x.in_places) + ","
+
+    @property
+    def units_of_sums(self) -> str:
+        return ", ".join(f"unit_of({x.sums})" for x in self.learned if x.in_places)
+
+    @property
+    def shares_places(self) -> str:
+        """Whether some element takes the parts of several scores, as a condition."""
+        return " or ".join(f"{x.gradient}.dtype == torch.int64" for x in self.learned if x.in_places)
+
+    @property
+    def no_places(self) -> str:
+        """What the dQ kernel gets for sums, units and places where no gradient is wanted."""
+        return ", ".join(["None"] * (1 + bool(self.units) + len(self.place_arguments)))
+
+    @property
+    def learned_names(self) -> str:
+        return ", ".join(x.name for x in self.learned)
+
+    @property
+    def learned_gradients(self) -> str:
+        return ", ".join(x.gradient for x in self.learned)
+
+
+@dataclass(frozen=True)
+class Sink:
+    """The sink's logit in base 2: lines that lead to it, and its text."""
+
+    has_sink: bool
+    sink_lines: tuple[str, ...]
+    sink_text: str
+
+
+@dataclass(frozen=True)
 class Launch:
     """The variant's own arguments of the kernels, and what the launcher computes for them."""
 
@@ -160,9 +284,11 @@ class Call:
     inputs: tuple[InputView, ...]
     operator_names: tuple[str, ...]
     operator_arguments: tuple[tuple[str, str], ...]
+    input_gradients: str
     param_kinds: tuple[str, ...]
     param_checks: tuple[str, ...]
     public_parameters: tuple[str, ...]
+    input_names: str
     packed_inputs: str
     packed_call_params: str
     packed_params: str
@@ -170,7 +296,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Tiles, Ranges, Maths):
+class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

@@ -17,6 +17,7 @@ last bit could pick another bucket.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attngen.analysis.derivative import gradients
@@ -68,6 +69,12 @@ def base2(ir: AttentionIR) -> Logits:
         factor, tile = ONE, simple(Op.MUL, tile, factor)
     derivative = gradients(score, [SCORE])[SCORE]
     return Logits(factor, tile, chain.value(derivative))
+
+
+def over_product(ir: AttentionIR, roots: Sequence[Expr]) -> tuple[Expr, ...]:
+    """Expressions over the score ``scale * q.k``, written over the raw product ``q.k``; base and form stay."""
+    chain = _Chain(ir.scale if ir.scale.op is Op.CONST else SCALE)
+    return tuple(map(chain.value, roots))
 
 
 class _Chain:

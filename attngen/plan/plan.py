@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from attngen.analysis.block_range import key_ranges, query_ranges
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
-from attngen.errors import AttnGenError, NotSupportedYet, SpecErrors
+from attngen.analysis.simplify import simple
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
-from attngen.plan.base2 import Logits, base2
+from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
+from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loop, loops
 from attngen.plan.tiles import Table, tiles_for
-from attngen.source import Source
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,17 @@ class Plan:
     query_loops: tuple[Loop, ...]
     scale_on_host: bool
     tiles: Table
+    learned: tuple[Learned, ...] = ()
 
     @cached_property
     def derivative_is_uniform(self) -> bool:
         """Whether the score's derivative is one number for a whole program."""
         return rate_of(self.logits.derivative) <= Rate.PROGRAM
+
+    @cached_property
+    def sink_log2(self) -> Expr | None:
+        """The sink's logit in base 2."""
+        return None if self.ir.sink is None else simple(Op.MUL, LOG2_E, self.ir.sink)
 
     @property
     def is_masked(self) -> bool:
@@ -70,11 +75,8 @@ class Plan:
         return self.ir.scale.op is Op.CONST
 
 
-def make_plan(ir: AttentionIR, source: Source, options: Options) -> Plan:
-    """Decide everything. Raises NotSupportedYet, located, for what the kernels cannot do."""
-    refused: list[AttnGenError] = list(_refusals(ir, source))
-    if refused:
-        raise refused[0] if len(refused) == 1 else SpecErrors(refused)
+def make_plan(ir: AttentionIR, options: Options) -> Plan:
+    """Decide everything."""
     logits = base2(ir)
     return Plan(
         ir=ir,
@@ -86,6 +88,7 @@ def make_plan(ir: AttentionIR, source: Source, options: Options) -> Plan:
         query_loops=loops(query_ranges(ir.mask)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
+        learned=learned_inputs(ir),
     )
 
 
@@ -100,12 +103,3 @@ def _is_plain(scale: Expr) -> bool:
     plain = words <= {"head_dim", "v_dim"} and all(node.op in _PLAIN for node in known)
     return plain and all(fits_int64(known[node]) for node in known if node.type is Type.INT)
 
-
-def _refusals(ir: AttentionIR, source: Source) -> Iterator[NotSupportedYet]:
-    if ir.sink is not None:
-        message = "attention sinks are not supported yet: no kernel of this version computes them"
-        yield NotSupportedYet(message, source=source, span=ir.spans.get("sink"))
-    for item in ir.inputs:
-        if item.grad:
-            message = f"the gradient of an input is not supported yet: '{item.name}' is declared 'grad'"
-            yield NotSupportedYet(message, source=source, span=ir.spans.get(f"input {item.name}"))

@@ -18,6 +18,9 @@ from attngen.testing.criteria import Verdict, amplifies, compare, compare_lse, c
 from attngen.testing.tensor import Recipe, recipe_of
 
 
+_DRAWS = 4  # of random signs, for what rounding may do
+
+
 class Variant(Protocol):
     """What is needed of a variant: its IR, its name, and the call."""
 
@@ -145,6 +148,7 @@ class _Call:
         ir, dtype = self.ir, self.q.dtype
         leaves, inputs = self._leaves(torch.float64)
         exact, lse, result = self._reference(leaves, inputs)
+        wandering = self._wandering(exact, lse, leaves)
         ref = self._gradients(exact, lse, leaves)
         leaves, inputs = self._leaves(None)
         out, base_lse = reference.baseline(
@@ -169,11 +173,34 @@ class _Call:
             if name == "lse":
                 continue
             own = self.inputs[name[1:]].dtype if name[1:] in self.inputs else dtype
-            verdicts.append(compare(name, x, ref[name], base[name], own, sizes[name], amplified))
+            verdicts.append(compare(name, x, ref[name], base[name], own, sizes[name], amplified, wandering.get(name, 0.0)))
         for name in ("out", "dq"):
             rows = reference.heads_first(got[name], self.layout)
             verdicts.append(compare_zero(f"{name} of empty rows", rows, empty))
         return verdicts
+
+    def _wandering(self, out: Tensor, lse: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, float]:
+        """W of each gradient: how far it goes when rounding ``out`` moves delta.
+
+        delta = rowsum(dO * O) - d_lse, so an error of delta is one of d_lse: here of random sign, and as large
+        as two standard deviations and more of what independent roundings of a row's outputs sum up to.
+        """
+        if not lse.requires_grad:
+            return {}
+        dout = reference.heads_first(self.dout, self.layout).double()
+        parts = dout * reference.heads_first(out.detach(), self.layout)
+        size = torch.finfo(self.q.dtype).eps * parts.norm(dim=-1)
+        random = torch.Generator().manual_seed(2028)
+        largest_of = dict.fromkeys(leaves, 0.0)
+        for _ in range(_DRAWS):
+            signs = torch.randint(0, 2, size.shape, generator=random).to(size) * 2 - 1
+            grads = torch.autograd.grad(
+                lse, list(leaves.values()), signs * size, allow_unused=True, retain_graph=True
+            )
+            for name, grad in zip(leaves, grads, strict=True):
+                if grad is not None:
+                    largest_of[name] = max(largest_of[name], largest(grad.nan_to_num(0.0, 0.0, 0.0)))
+        return {f"d{name}": value for name, value in largest_of.items()}
 
     def _reference(
         self, leaves: Mapping[str, Tensor], inputs: Mapping[str, Tensor]

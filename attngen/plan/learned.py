@@ -1,0 +1,128 @@
+"""How the gradients of learned inputs are gathered: the same bits every time, whatever their index maps.
+
+One element of an input may be read by many scores, so its gradient is a sum over places that no single
+program owns:
+
+    slopes[h]                      ->  SUMS: each query's own sum over the keys, then torch's sum over queries
+    bias[b, h, q]                  ->  SUMS
+    bias[b, h, q, k]               ->  PLACES, each element read once: stored where it belongs
+    table[h, bucket(dist)]         ->  PLACES, added up in whole numbers
+
+Floating-point sums depend on their order, and atomics have none. Hence sums of whole numbers: each part is
+rounded to a multiple of a unit small enough for all parts together (2**-61 of the sum of their magnitudes,
+which a first pass over the scores finds), and integers add up to the same in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+
+from attngen.analysis.derivative import gradients
+from attngen.analysis.rates import Rate, join, rate_of
+from attngen.analysis.simplify import simple
+from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves
+from attngen.plan.base2 import over_product
+
+_ZERO = const(0.0)
+
+# Words that are always inside a dimension of this size, and so name its elements one by one.
+_AXES = {"b": "batch", "h": "heads", "h_kv": "kv_heads", "q": "q_len", "k": "k_len"}
+
+
+class Route(Enum):
+    """How the parts of one input's gradient come together."""
+
+    SUMS = "sums"  # a sum for each query, then over what the input does not index
+    PLACES = "places"  # each part goes to the place that was read
+
+
+@dataclass(frozen=True)
+class Read:
+    """One element that the score or the sink reads: ``load``, and the derivatives with respect to it.
+
+    ``by_score`` is d score / d element over the raw product, ``by_sink`` d sink / d element; None where the
+    one does not depend on it. ``rate`` says how often the index changes.
+    """
+
+    load: Expr
+    by_score: Expr | None
+    by_sink: Expr | None
+    rate: Rate
+
+    @property
+    def is_by_row(self) -> bool:
+        """Whether all keys of a query read the same element."""
+        return self.rate <= Rate.ROW
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A learned input, every place that reads it, and the route of its gradient.
+
+    ``axes`` are the words of a SUMS input's dimensions, "" for a dimension of size 1. ``reads_once`` says
+    that no element is read twice, unless a dimension of the tensor broadcasts.
+    """
+
+    input: Input
+    route: Route
+    reads: tuple[Read, ...]
+    axes: tuple[str, ...] = ()
+    reads_once: bool = False
+
+
+def learned_inputs(ir: AttentionIR) -> tuple[Learned, ...]:
+    """The plan for each input declared ``grad``, in the order of their declarations."""
+    return tuple(_learned(ir, item) for item in ir.inputs if item.grad)
+
+
+def _learned(ir: AttentionIR, item: Input) -> Learned:
+    reads = _reads(ir, item)
+    axes = [_axes(item, read.load) for read in reads]
+    if not reads or all(read.is_by_row and a is not None and a == axes[0] for read, a in zip(reads, axes, strict=True)):
+        return Learned(item, Route.SUMS, reads, axes=(axes[0] or ()) if axes else ())
+    once = len(reads) == 1 and axes[0] is not None and {"b", "h", "q", "k"} <= set(axes[0])
+    return Learned(item, Route.PLACES, reads, reads_once=once)
+
+
+def _reads(ir: AttentionIR, item: Input) -> tuple[Read, ...]:
+    """Every differentiable read of an input, in the order of the score's operands."""
+    roots = [ir.final_score, ir.scale, *([ir.sink] if ir.sink is not None else [])]
+    loads = [node for node in leaves(*roots, op=Op.LOAD) if node.value == item.name]
+    chain = gradients(ir.final_score, [SCORE, *loads])
+    by_scale = gradients(ir.scale, loads)
+    by_sink = gradients(ir.sink, loads) if ir.sink is not None else dict.fromkeys(loads, _ZERO)
+    reads = []
+    for node in loads:
+        direct, by_dot = over_product(ir, (chain[node], chain[SCORE]))
+        through_scale = simple(Op.MUL, simple(Op.MUL, by_dot, by_scale[node]), SCORE)
+        total = direct if by_scale[node] is _ZERO else simple(Op.ADD, direct, through_scale)
+        if total is not _ZERO or by_sink[node] is not _ZERO:
+            reads.append(Read(node, _some(total), _some(by_sink[node]), _rate(node)))
+    return tuple(reads)
+
+
+def _rate(node: Expr) -> Rate:
+    """How often the indices of a load change."""
+    return reduce(join, map(rate_of, node.args), Rate.PROGRAM)
+
+
+def _some(derivative: Expr) -> Expr | None:
+    return None if derivative is _ZERO else derivative
+
+
+def _axes(item: Input, node: Expr) -> tuple[str, ...] | None:
+    """The words that index the dimensions, where they name the elements one by one; else None."""
+    axes = []
+    for index, dim in zip(node.args, item.dims, strict=True):
+        name = str(index.value) if index.op is Op.WORD else ""
+        if dim == 1:
+            axes.append("")
+        elif _AXES.get(name) == dim:
+            axes.append(name)
+        else:
+            return None
+    words = [a for a in axes if a]
+    distinct = len(set(words)) == len(words) and not {"h", "h_kv"} <= set(words)
+    return tuple(axes) if distinct else None
