@@ -54,7 +54,8 @@ def launches(
         lse, d_lse = (_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(2))
         own = _own_arguments(ir, head_dim)
         module.launch_forward(q, k, v, *own, out, lse, lse, lse)
-        module.launch_backward(q, k, v, *own, out, lse, lse, lse, d_out, d_lse, dq, dk, dv)
+        learned = [True] if any(i.grad for i in ir.inputs) else []
+        module.launch_backward(q, k, v, *own, out, lse, lse, lse, d_out, d_lse, dq, dk, dv, *learned)
     return tuple(found)
 
 

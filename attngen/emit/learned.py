@@ -140,13 +140,7 @@ def _input(
 ) -> LearnedInput:
     item = learned.input
     numbers = [r.number for r in reads if r.learned is learned]
-    first = numbers[0] if numbers else 0
-    many = f"sums[:, :, {first} : {first + len(numbers)}]"
     in_places = learned.route is Route.PLACES
-    if len(numbers) == 1:
-        sums = f"sums[:, :, {first}]"
-    else:
-        sums = many if in_places else f"{many}.sum(2)"
     return LearnedInput(
         name=scope.names.own(item.name),
         gradient=scope.names.gradient(item.name),
@@ -154,7 +148,7 @@ def _input(
         is_read=bool(numbers),
         in_places=in_places and bool(numbers),
         reads_once=learned.reads_once,
-        sums=sums,
+        sums=" + ".join(f"sum_of[{n}]" for n in numbers),
         axes="".join(_AXES[a] for a in learned.axes),
         shape=shape_text(scope, item),
         unit_number=units[item.name][1] if item.name in units else 0,

@@ -227,7 +227,7 @@ class LearnedView:
 
     @property
     def units_of_sums(self) -> str:
-        return ", ".join(f"unit_of({x.sums})" for x in self.learned if x.in_places)
+        return ", ".join(f"unit_for({x.sums})" for x in self.learned if x.in_places)
 
     @property
     def shares_places(self) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attngen.ir.nodes import AttentionIR
+from attngen.analysis.rates import Rate, rate_of
+from attngen.ir.nodes import AttentionIR, Op, leaves
 
 KERNELS = ("forward", "dkdv", "dq")
 
@@ -98,16 +99,31 @@ _WITH_DROPOUT: dict[str, dict[int, dict[str, Tile]]] = {
     "sm_80": {128: {"dkdv": Tile(32, 32, 8, 2)}, 256: {"dkdv": Tile(16, 32, 8, 2)}},
 }
 
+# Beside an address for every score (a dense bias, a table by distance); sized by compiling, not yet measured.
+_WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
+    "sm_90": {
+        64: {"dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 4, 3)},
+        128: {"forward": Tile(64, 32, 4, 3), "dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 4, 3)},
+    },
+}
+
 
 def tiles_for(ir: AttentionIR) -> Table:
-    """The tiles of one variant: TILES, but for some kernels where dropout draws random words."""
-    if ir.dropout is None:
-        return TILES
-    table: Table = {}
-    for target, rows in TILES.items():
-        table[target] = {}
-        for width, tiles in rows.items():
-            own = _WITH_DROPOUT.get(target, {}).get(width, {})
-            forward, dkdv, dq = (own.get(kernel, tile) for kernel, tile in zip(KERNELS, tiles, strict=True))
-            table[target][width] = forward, dkdv, dq
+    """The tiles of one variant: TILES, but for kernels that hold more than the score beside it."""
+    table = TILES
+    if ir.dropout is not None:
+        table = _replaced(table, _WITH_DROPOUT)
+    if any(rate_of(node) is Rate.TILE for node in leaves(ir.final_score, ir.mask, op=Op.LOAD)):
+        table = _replaced(table, _WITH_READS)
     return table
+
+
+def _replaced(table: Table, others: dict[str, dict[int, dict[str, Tile]]]) -> Table:
+    new: Table = {}
+    for target, rows in table.items():
+        new[target] = {}
+        for width, tiles in rows.items():
+            own = others.get(target, {}).get(width, {})
+            forward, dkdv, dq = (own.get(kernel, tile) for kernel, tile in zip(KERNELS, tiles, strict=True))
+            new[target][width] = forward, dkdv, dq
+    return new
