@@ -84,10 +84,6 @@ class SpecLimitError(AttnGenError):
     """The text is larger or deeper than a spec may be."""
 
 
-class NotSupportedYet(AttnGenError):
-    """The language has it; the kernels of this version do not."""
-
-
 class ResourceError(AttnGenError):
     """No kernel for this spec fits the target's registers or shared memory."""
 

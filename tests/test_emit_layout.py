@@ -21,6 +21,10 @@ NAMES = ", ".join(f"argument_{n}" for n in range(12))
         f"x = g(y, h({NAMES})) + 1",
         f'x = f("a, b) (", {NAMES}, key="(")',
         f"x, y = f({NAMES}, *rest, key=[1, (2, 3)])",
+        f"x = ({NAMES})",
+        f"x = [{NAMES}]",
+        f"{NAMES} = context",
+        f"x = g(y, {NAMES.replace(', ', ' + ')} * f(1 + 2), z)",
     ],
 )
 def test_wide_code_is_opened_and_means_the_same(text: str) -> None:
@@ -36,7 +40,6 @@ def test_wide_code_is_opened_and_means_the_same(text: str) -> None:
         f"# x = f({NAMES})",
         f'def f():\n    """Calls g({NAMES})\n    and h({NAMES}).\n    """',
         f"x = g[{NAMES}]",
-        f"x = ({NAMES})",
     ],
 )
 def test_other_lines_stay(text: str) -> None:

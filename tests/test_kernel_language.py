@@ -516,7 +516,7 @@ def test_a_variant_of_any_name_works_or_is_refused_with_its_place(name: str) -> 
 @settings(max_examples=60, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_random_specs_match_their_references_over_small_tiles(data: st.DataObject) -> None:
-    spec = data.draw(specs(sinks=False, learned=False))
+    spec = data.draw(specs())
     variant = attngen.compile(spec)
     case = data.draw(cases(variant.ir, head_dims=(16,), max_length=60))
     made = case.tensors()

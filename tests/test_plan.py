@@ -1,11 +1,10 @@
-"""The plan: which loops a tile runs, where the scale is computed, and what is refused, located."""
+"""The plan: which loops a tile runs, and where the scale is computed."""
 
 from __future__ import annotations
 
 import pytest
 
 from attngen.analysis.simplify import simplify_ir
-from attngen.errors import NotSupportedYet
 from attngen.ir.build import build
 from attngen.plan.plan import Options, Plan, make_plan
 from attngen.plan.tiles import TILES
@@ -54,18 +53,6 @@ def test_the_scale_is_computed_as_early_as_it_can_be(scale: str, const: bool, on
 )
 def test_a_derivative_that_is_one_number_a_program_is_seen(score: str, uniform: bool) -> None:
     assert plan("param p: float", f"score = {score}").derivative_is_uniform is uniform
-
-
-def test_sinks_are_refused_where_they_stand() -> None:
-    with pytest.raises(NotSupportedYet) as caught:
-        plan("input sinks: float32[heads]", "sink = sinks[h]")
-    assert (caught.value.line, caught.value.column) == (3, 1)
-
-
-def test_learned_inputs_are_refused_where_they_stand() -> None:
-    with pytest.raises(NotSupportedYet, match="'bias'") as caught:
-        plan("input bias: float32[heads] grad", "score = score + bias[h]")
-    assert caught.value.line == 2
 
 
 def test_an_unknown_option_is_named() -> None:

@@ -35,7 +35,7 @@ def make_call(scope: Scope) -> Call:
         attention=scope.names.function("run_attention"),
         docstring=module_docstring(scope.plan),
         call_doc=call_docstring(scope.plan),
-        inputs=tuple(InputView(i.name, i.dtype, repr(i.dims), i.grad) for i in ir.inputs),
+        inputs=tuple(InputView(i.name, i.dtype, repr(i.dims).replace("'", '"'), i.grad) for i in ir.inputs),
         operator_names=names,
         operator_arguments=tuple((n, kinds.get(n, "torch.Tensor")) for n in names),
         input_gradients=_tuple(scope.names.gradient(i.name) if i.grad else "None" for i in ir.inputs),

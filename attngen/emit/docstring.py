@@ -97,7 +97,8 @@ def _arguments(ir: AttentionIR) -> list[str]:
         dims = ", ".join(map(str, i.dims))
         shape = f"[{dims}], where a dimension of 1 broadcasts" if i.dims else "of one element"
         order = "; non-decreasing along the last dimension" if i.sorted else ""
-        lines.append(f"{i.name}: a {i.dtype} tensor {shape}{order}.")
+        learned = "; it gets its gradient, summed in an order of no consequence" if i.grad else ""
+        lines.append(f"{i.name}: a {i.dtype} tensor {shape}{order}{learned}.")
     kinds = {Type.FLOAT: "a number, used as float32", Type.INT: "an int of 32 bits", Type.BOOL: "a bool"}
     for p in ir.params:
         lines.append(f"{p.name}: {kinds[p.type]}" + (", required." if p.default is None else "."))

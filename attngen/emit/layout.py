@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 from attngen.emit.prose import WIDTH
 
-_STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
+_UNPACKED = re.compile(r" *(?P<names>\w+(, \w+)+) = (?P<value>\w+)")
+_QUIET = re.compile(r'"[^"]*"|\'[^\']*\'|#.*')
 
 
 def fitted(text: str) -> str:
@@ -42,6 +43,9 @@ def _opened(line: str, *, inside: bool) -> Iterator[str]:
     if cuts:
         yield from _arguments(line, 0, len(line.rstrip(",")), cuts, indent)
         return
+    unpacked = _UNPACKED.fullmatch(line)
+    if unpacked:
+        line = f"{indent}({unpacked['names']}) = {unpacked['value']}"
     place = _bracket(line)
     if place is None:
         yield line
@@ -60,14 +64,34 @@ def _opened(line: str, *, inside: bool) -> Iterator[str]:
 def _arguments(line: str, start: int, end: int, cuts: list[int], indent: str) -> Iterator[str]:
     for first, last in zip([start, *(c + 1 for c in cuts)], [*cuts, end], strict=True):
         argument = line[first:last].strip()
-        if argument:
-            opened = f"{indent}{argument},"
-            yield from [opened] if len(opened) <= WIDTH else _opened(opened, inside=False)
+        if not argument:
+            continue
+        opened = f"{indent}{argument},"
+        if len(opened) <= WIDTH:
+            yield opened
+        elif terms := _terms(argument):
+            *before, last_term = terms
+            yield from (f"{indent}{term}" for term in before)
+            yield f"{indent}{last_term},"
+        else:
+            yield from _opened(opened, inside=False)
+
+
+def _terms(text: str) -> list[str]:
+    """The terms of a sum, each but the first behind its sign; none if it is no sum."""
+    masked = _masked(text)
+    places, depth = [0], 0
+    for place, character in enumerate(masked):
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and masked.startswith(" + ", place):
+            places.append(place + 1)
+    ends = [*(p - 1 for p in places[1:]), len(text)]
+    return [text[p:e] for p, e in zip(places, ends, strict=True)] if len(places) > 1 else []
 
 
 def _masked(line: str) -> str:
-    """The line with its strings blanked, so that brackets and commas in them do not count."""
-    return _STRING.sub(lambda match: " " * len(match.group()), line)
+    """The line with strings and comment blanked, so that brackets and commas in them do not count."""
+    return _QUIET.sub(lambda match: " " * len(match.group()), line)
 
 
 def _cuts(line: str, start: int) -> list[int]:
@@ -83,7 +107,7 @@ def _cuts(line: str, start: int) -> list[int]:
 
 
 def _bracket(line: str) -> tuple[int, int] | None:
-    """The last outermost parentheses of a call or signature: where they stand."""
+    """The last outermost brackets of a call, a signature, a tuple or a list: where they stand."""
     masked = _masked(line)
     depth, start, found = 0, 0, None
     for place, character in enumerate(masked):
@@ -92,10 +116,14 @@ def _bracket(line: str) -> tuple[int, int] | None:
             depth += 1
         elif character in ")]}":
             depth -= 1
-            if (
-                depth == 0
-                and masked[start] == "("
-                and (masked[start - 1].isalnum() or masked[start - 1] == "_")
-            ):
+            if depth == 0 and _holds_items(masked, start):
                 found = (start, place) if place > start + 1 else found
     return found if depth == 0 else None
+
+
+def _holds_items(masked: str, start: int) -> bool:
+    """Whether each item in the brackets may take a line: those of a call, a tuple or a list."""
+    follows = masked[start - 1].isalnum() or masked[start - 1] == "_"
+    if follows:
+        return masked[start] == "("
+    return masked[start - 1] not in ")]" and bool(_cuts(masked, start + 1))

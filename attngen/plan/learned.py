@@ -99,13 +99,14 @@ def _reads(ir: AttentionIR, item: Input) -> tuple[Read, ...]:
         through_scale = simple(Op.MUL, simple(Op.MUL, by_dot, by_scale[node]), SCORE)
         total = direct if by_scale[node] is _ZERO else simple(Op.ADD, direct, through_scale)
         if total is not _ZERO or by_sink[node] is not _ZERO:
-            reads.append(Read(node, _some(total), _some(by_sink[node]), _rate(node)))
+            reads.append(Read(node, _some(total), _some(by_sink[node]), _rate(item, node)))
     return tuple(reads)
 
 
-def _rate(node: Expr) -> Rate:
-    """How often the indices of a load change."""
-    return reduce(join, map(rate_of, node.args), Rate.PROGRAM)
+def _rate(item: Input, node: Expr) -> Rate:
+    """How often the element changes that a load reads: a dimension of size 1 has but one."""
+    indices = (index for index, dim in zip(node.args, item.dims, strict=True) if dim != 1)
+    return reduce(join, map(rate_of, indices), Rate.PROGRAM)
 
 
 def _some(derivative: Expr) -> Expr | None:

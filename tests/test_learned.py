@@ -1,0 +1,264 @@
+"""Learned inputs and sinks in the kernels: every index map, every broadcast, the same bits every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from kernel_calls import qkv, small_tiles, variant_of
+from torch import Tensor
+
+from attngen.analysis.simplify import simplify_ir
+from attngen.ir.build import build
+from attngen.plan.learned import Learned, Route, learned_inputs
+from attngen.source import Source
+from attngen.syntax.parse import parse
+from attngen.testing import assert_matches_reference
+from attngen.testing.tensor import Recipe
+from attngen.variant import Variant
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on many."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# ---- The plan ---------------------------------------------------------------------------------------------
+
+
+def plan(*lines: str) -> tuple[Learned, ...]:
+    source = Source("\n".join(["variant x", *lines]) + "\n", "x.attn")
+    return learned_inputs(simplify_ir(build(parse(source), source)))
+
+
+@pytest.mark.parametrize(
+    ("dims", "read", "axes"),
+    [
+        ("[]", "x", ()),
+        ("[1]", "x[0]", ("",)),
+        ("[heads]", "x[h]", ("h",)),
+        ("[kv_heads, batch]", "x[h_kv, b]", ("h_kv", "b")),
+        ("[batch, heads, q_len, 1]", "x[b, h, q, k]", ("b", "h", "q", "")),
+    ],
+)
+def test_what_all_keys_of_a_query_read_is_summed_by_query(dims: str, read: str, axes: tuple[str, ...]) -> None:
+    (found,) = plan(f"input x: float32{dims} grad", f"score = score + {read} * dist")
+    assert (found.route, found.axes) == (Route.SUMS, axes)
+
+
+@pytest.mark.parametrize(
+    ("dims", "read"),
+    [
+        ("[heads]", "x[h_kv]"),  # another size than the word's
+        ("[heads]", "x[h // 2]"),
+        ("[heads, 4]", "x[h, q % 4]"),
+        ("[k_len]", "x[pos]"),  # may lie before the first key
+        ("[batch, k_len]", "x[b, k]"),
+        ("[heads, heads]", "x[h, h]"),
+        ("[q_len, k_len]", "x[q, k]"),
+    ],
+)
+def test_what_is_not_is_put_in_its_place(dims: str, read: str) -> None:
+    (found,) = plan(f"input x: float32{dims} grad", f"score = score + {read}")
+    assert found.route is Route.PLACES
+    assert not found.reads_once
+
+
+def test_an_element_for_each_score_needs_no_sum() -> None:
+    (found,) = plan("input x: float32[batch, heads, q_len, k_len] grad", "score = score * x[b, h, q, k]")
+    assert found.route is Route.PLACES
+    assert found.reads_once
+    (twice,) = plan(
+        "input x: float32[batch, heads, q_len, k_len] grad", "score = score + x[b, h, q, k] * x[b, h, q, q]"
+    )
+    assert not twice.reads_once
+
+
+def test_what_decides_only_a_mask_has_no_gradient() -> None:
+    (found,) = plan("input x: float32[heads] grad", "mask = dist < x[h]", "score = score + floor(x[h])")
+    assert found.reads == ()
+
+
+# ---- The kernels ------------------------------------------------------------------------------------------
+
+SPECS = {
+    "scalar": ("input x: float32[] grad", "score = score * x"),
+    "only element": ("input x: float32[1] grad", "score = score * x[0]", "mask = causal"),
+    "head": ("input x: float32[heads] grad", "score = score - x[h] * abs(dist)", "mask = causal"),
+    "other head": ("input x: float32[heads] grad", "score = score - x[heads - 1 - h] * abs(dist)"),
+    "scale": ("input x: float32[heads] grad", "scale = x[h] * 0.3", "score = tanh(score)"),
+    "scale by key head": ("input x: float32[batch, kv_heads] grad", "scale = x[b, h_kv]"),
+    "scale and score": ("input x: float32[heads] grad", "scale = x[h]", "score = score - x[h] * dist"),
+    "row": ("input x: float16[batch, heads, q_len] grad", "score = score * x[b, h, q]", "mask = dist < 5"),
+    "row from the end": ("input x: float32[k_len] grad", "score = score * (1.0 + x[pos])"),
+    "row bucket": ("input x: float32[5, heads] grad", "score = score * x[q // 3, h]"),
+    "column": ("input x: float16[batch, kv_heads, k_len] grad", "score = score + x[b, h_kv, k]"),
+    "column bucket": ("input x: float32[4] grad", "score = score * x[k % 4]", "mask = causal"),
+    "distance": ("input x: float32[kv_heads, 8] grad", "score = score - x[h_kv, clamp(dist, 0, 7)]"),
+    "t5": ("input x: float32[heads, 32] grad", "score = score + x[h, t5_bucket(-dist, 32, 20)]"),
+    "dense": ("input x: float16[batch, heads, q_len, k_len] grad", "score = score + x[b, h, q, k]"),
+    "dense by head": ("input x: float32[heads, q_len, k_len] grad", "score = score + 2.0 * x[h, q, k]"),
+    "masked dense": (
+        "input x: float32[batch, heads, q_len, k_len] grad",
+        "score = softcap(score + x[b, h, q, k], 3.0)",
+        "mask = sliding_window(9)",
+    ),
+    "twice": (
+        "input x: float32[heads, 16] grad",
+        "score = score + x[h, q % 16] * x[h, k % 16]",
+        "mask = causal",
+    ),
+    "indirect": (
+        "input at: int32[batch, k_len]",
+        "input x: float32[n] grad",
+        "score = score + x[at[b, k]]",
+    ),
+    "square": ("input x: float32[heads] grad", "score = score * score * x[h]", "mask = sliding_window(7)"),
+    "silu": ("input x: float32[heads] grad", "score = score * sigmoid(x[h] * score)"),
+    "reciprocal": ("input x: float32[heads] grad", "score = x[h] / (2.0 + sin(score))"),
+    "log": ("input x: float32[heads] grad", "score = log(1.0 + exp(score)) * x[h]"),
+    "chosen": (
+        "input x: float32[heads] grad",
+        "input y: float32[q_len, k_len] grad",
+        "score = where(dist < 4, score + x[h], score * y[q, k])",
+    ),
+    "bounds": ("input x: float32[heads] grad", "score = max(min(score, x[h]), -x[h])"),
+    "sink": ("input x: float32[heads] grad", "sink = x[h]", "mask = sliding_window(8)"),
+    "sink of four": ("input x: float32[4] grad", "sink = x[h % 4]", "mask = causal"),
+    "sink and score": (
+        "input x: float32[heads] grad",
+        "sink = x[h] * 2.0",
+        "score = score + x[h] * dist * 0.01",
+    ),
+    "bent sink": ("input x: float32[batch, kv_heads] grad", "sink = exp(x[b, h_kv])", "mask = 0 < dist < 4"),
+    "sink and dropout": ("input x: float32[heads] grad", "sink = x[h]", "dropout = 0.3"),
+    "sink of a param": ("param c: float = 0.7", "input x: float32[] grad", "sink = c", "score = score + x * k"),
+    "the kernels' own names": (
+        "input out: float32[heads] grad",
+        "input d_score: float32[q_len] grad",
+        "score = score + out[h] * d_score[q] * k",
+    ),
+    "mask only": ("input x: float32[heads] grad", "mask = dist < 10.0 * x[h]"),
+}
+
+CALLS = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 2),
+        "kv_heads": st.integers(1, 2),
+        "group": st.integers(1, 2),
+        "q_len": st.integers(1, 24),
+        "k_len": st.integers(1, 36),
+        "dtype": st.sampled_from(["float16", "float32"]),
+    }
+)
+
+
+def inputs_of(variant: Variant, q: Tensor, k: Tensor, broadcast: int = 0) -> dict[str, Tensor]:
+    """Values for each input; bit n of ``broadcast`` gives every n-th dimension the size 1."""
+    words = dict(zip(("batch", "heads", "q_len"), q.shape, strict=False))
+    words |= {"kv_heads": k.shape[1], "k_len": k.shape[2], "n": 7}
+    made = {}
+    for seed, item in enumerate(variant.ir.inputs):
+        shape = [d if isinstance(d, int) else words[d] for d in item.dims]
+        shape = [1 if broadcast >> axis & 1 else size for axis, size in enumerate(shape)]
+        if item.dtype == "int32":
+            made[item.name] = torch.randint(-2, 9, shape, dtype=torch.int32)
+        else:
+            made[item.name] = Recipe(tuple(shape), item.dtype, seed=70 + seed).build() * 0.5
+    return made
+
+
+@pytest.mark.parametrize("name", SPECS)
+@settings(max_examples=3, deadline=None)
+@given(call=CALLS, broadcast=st.sampled_from([0, 0, 1, 2, 4, 8, 15]))
+def test_gradients_match_the_reference(name: str, call: dict[str, int], broadcast: int) -> None:
+    variant = variant_of(*SPECS[name])
+    group = call.pop("group")
+    q, k, v = qkv(**call, heads=call["kv_heads"] * group)  # type: ignore[arg-type]
+    with small_tiles(variant):
+        assert_matches_reference(variant, q, k, v, **inputs_of(variant, q, k, broadcast))
+
+
+@pytest.mark.parametrize("name", ["t5", "dense by head", "twice", "column", "sink and score"])
+def test_the_same_call_gives_the_same_bits(name: str) -> None:
+    """Whatever the order in which programs run."""
+    variant = variant_of(*SPECS[name])
+    q, k, v = qkv(heads=4, kv_heads=2, q_len=50, dtype="float16")
+    made = inputs_of(variant, q, k)
+
+    def gradients() -> list[Tensor]:
+        learned = {n: x.clone().requires_grad_(variant.ir.input(n).grad) for n, x in made.items()}
+        out = variant(q.clone().requires_grad_(), k, v, **learned)
+        wanted = [x for x in learned.values() if x.requires_grad]
+        return list(torch.autograd.grad(out.float().square().sum(), wanted))
+
+    with small_tiles(variant):
+        first, second = gradients(), gradients()
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_whole_numbers_hold_tiny_and_huge_gradients_alike() -> None:
+    """The unit follows the size of the parts, to the ends of float32."""
+    variant = variant_of(*SPECS["distance"])
+    q, k, v = qkv(heads=2, q_len=20)
+    made = inputs_of(variant, q, k)
+    expected = None
+    for scale in (1.0, 2.0**-90, 2.0**90):
+        x = made["x"].clone().requires_grad_()
+        (found,) = torch.autograd.grad(variant(q, k, v, x=x), [x], torch.full(q.shape, scale))
+        expected = found if expected is None else expected
+        torch.testing.assert_close(found / scale, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_not_finite_is_not_hidden() -> None:
+    variant = variant_of(*SPECS["distance"])
+    q, k, v = qkv(heads=2, q_len=20)
+    x = inputs_of(variant, q, k)["x"].requires_grad_()
+    d_out = torch.ones(q.shape)
+    d_out[0, 0, 3, 2] = float("nan")
+    (found,) = torch.autograd.grad(variant(q, k, v, x=x), [x], d_out)
+    assert found.isnan().any()
+
+
+def test_a_sink_alone_is_all_that_a_row_without_keys_has() -> None:
+    variant = variant_of("input x: float32[heads] grad", "sink = x[h]", "mask = k < 0")
+    q, k, v = qkv(heads=2, q_len=3)
+    x = torch.tensor([0.5, -2.0]).requires_grad_()
+    out, lse = variant(q, k, v, x=x, return_lse=True)
+    assert torch.equal(out, torch.zeros_like(out))
+    torch.testing.assert_close(lse, x.detach()[None, :, None].expand(1, 2, 3))
+    (found,) = torch.autograd.grad([lse], [x], [torch.ones_like(lse)])
+    torch.testing.assert_close(found, torch.full((2,), 3.0))
+
+
+def test_a_sink_of_minus_infinity_is_none() -> None:
+    sunk = variant_of("input x: float32[heads]", "sink = x[h]", "mask = 0 < dist")
+    without = variant_of("mask = 0 < dist")
+    q, k, v = qkv(heads=2, q_len=20)
+    x = torch.full((2,), float("-inf"))
+    for one, two in zip(
+        sunk(q, k, v, x=x, return_lse=True), without(q, k, v, return_lse=True), strict=True
+    ):
+        assert torch.equal(one, two)
+
+
+def test_a_gradient_that_nobody_wants_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = variant_of(*SPECS["t5"])
+    q, k, v = qkv(heads=2, q_len=20)
+    x = inputs_of(variant, q, k)["x"]
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("gathered")
+
+    monkeypatch.setattr(variant._module, "gather_learned", forbidden)
+    leaf = q.clone().requires_grad_()
+    torch.autograd.grad(variant(leaf, k, v, x=x).sum(), [leaf])
+    with pytest.raises(AssertionError, match="gathered"):
+        torch.autograd.grad(variant(leaf, k, v, x=x.requires_grad_()).sum(), [x])
