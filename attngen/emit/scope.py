@@ -82,7 +82,9 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     intervals = interval_of(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
     kernel = Writer(TritonExpr(plan.ir, intervals, names), names)
-    return Scope(plan, names, kernel, Writer(HostExpr(names), names), _program_values(plan, bounds))
+    return Scope(
+        plan, names, kernel, Writer(HostExpr(intervals, names), names), _program_values(plan, bounds)
+    )
 
 
 def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:

@@ -12,6 +12,7 @@ from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
 from attngen.emit.view import Context, Function, Maths, Ranges, Tiles
+from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 
 _DROPOUT = ("head", "seed", "threshold")
@@ -44,6 +45,8 @@ def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, froze
     backward += ("kept_scale",) if dropout else ()
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
+    around = _uses((program, *rows))
+    floats = _float_arguments(scope)
     functions = (*maths.functions, *ranges.ranges)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
@@ -53,12 +56,23 @@ def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, froze
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout), _LOCAL, columns
+            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout),
+            (_LOCAL, columns),
+            (*around, *ranges.key_range.uses),
+            floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale), _LOCAL_TRANSPOSED, (*columns, *rows)
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale),
+            (_LOCAL_TRANSPOSED, (*columns, *rows)),
+            (*program.uses, *ranges.query_range.uses),
+            floats,
         ),
-        dq=_context((*_uses(columns), *q_corner, *backward), _LOCAL, columns),
+        dq=_context(
+            (*_uses(columns), *q_corner, *backward),
+            (_LOCAL, columns),
+            (*around, *ranges.key_range.uses),
+            floats,
+        ),
         helpers=_helpers(blocks, functions),
         uses_q="q" in uses or "pos" in uses,
         uses_k="k" in uses,
@@ -68,10 +82,28 @@ def make_tiles(scope: Scope, maths: Maths, ranges: Ranges) -> tuple[Tiles, froze
     return tiles, frozenset(uses.difference(*(b.defines for b in blocks)))
 
 
-def _context(names: Iterable[str], local: set[str], blocks: Iterable[Block]) -> Context:
-    """The names that a loop neither has by itself nor computes in its own lines."""
+def _context(
+    names: Iterable[str],
+    own: tuple[set[str], Iterable[Block]],
+    around: Iterable[str],
+    floats: Iterable[str],
+) -> Context:
+    """The names that a loop neither has by itself nor computes in its own lines: ``own`` is both.
+
+    ``around`` are names that the kernel reads outside the loop, ``floats`` all kernels' float arguments.
+    """
+    local, blocks = own
     inside = local.union(*(b.defines for b in blocks))
-    return Context(tuple(n for n in dict.fromkeys(names) if n not in inside))
+    context = tuple(n for n in dict.fromkeys(names) if n not in inside)
+    read = {*context, *around}
+    return Context(context, tuple(f for f in floats if f in read))
+
+
+def _float_arguments(scope: Scope) -> tuple[str, ...]:
+    """The float params, and the scale where the launcher computes it."""
+    params = [scope.names.own(p.name) for p in scope.ir.params if p.type is Type.FLOAT]
+    on_host = scope.plan.scale_on_host and not scope.plan.scale_is_const
+    return (*params, *([str(SCALE.value)] if on_host else []))
 
 
 def _uses(blocks: Iterable[Block]) -> tuple[str, ...]:
