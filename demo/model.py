@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from members import ALONE, Member
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,9 +85,13 @@ def train(
     *,
     seed: int,
     device: str,
+    member: Member = ALONE,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> list[float]:
-    """The loss (nats a character) of each step. The seed fixes the weights and the order of the batches."""
+    """The loss (nats a character) of each step. The seed fixes the weights and the order of the batches.
+
+    A ``member`` of several takes its equal part of every batch; losses and gradients are those of the whole.
+    """
     alphabet = sorted(set(text))
     number = {character: i for i, character in enumerate(alphabet)}
     data = torch.tensor([number[character] for character in text])
@@ -99,11 +104,14 @@ def train(
         for group in optimizer.param_groups:  # a short warm-up
             group["lr"] = size.learning_rate * min(1.0, (step + 1) / 20)
         starts = torch.randint(len(data) - size.length - 1, (size.batch,), generator=draw)
-        rows = torch.stack([data[s : s + size.length + 1] for s in starts.tolist()]).to(device)
+        mine = starts.tolist()[member.rank :: member.size]
+        rows = torch.stack([data[s : s + size.length + 1] for s in mine]).to(device)
         logits = model(rows[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = loss.detach()
+        member.average([loss, *(p.grad for p in model.parameters())])
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())

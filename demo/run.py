@@ -1,6 +1,7 @@
 """Build two variants, hold them against the reference, and train a small GPT with them: ``make demo``.
 
-With a CUDA device: bfloat16 kernels at a real size. Without one: small float32 ones in Triton's interpreter.
+With a CUDA device: bfloat16 kernels at a real size. Without one: small float32 ones in Triton's interpreter,
+on up to four cores.
 """
 
 from __future__ import annotations
@@ -8,8 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+
+# NumPy and torch read this when they are first imported. The interpreter's tiles are too small to share among
+# threads, which only wait for each other: with two of them a step takes twice the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor
@@ -20,9 +27,10 @@ if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
 
 from curves import largest_deviation, plot, running_means  # noqa: E402
+from interpreter import quickened  # noqa: E402
+from members import Member, together  # noqa: E402
 from model import Attend, Size, train  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 import attngen  # noqa: E402
@@ -37,11 +45,14 @@ SEED = 20240607
 if ON_GPU:
     DEVICE, DTYPE, WINDOW, WITHIN = "cuda", torch.bfloat16, 256, 0.01
     SIZE = Size(6, 8, 4, 64, length=512, batch=16, steps=300, learning_rate=3e-4)
+    PROCESSES = 1
 else:
     DEVICE, DTYPE, WINDOW, WITHIN = "cpu", torch.float32, 48, 0.001
-    SIZE = Size(2, 4, 2, 32, length=128, batch=4, steps=60, learning_rate=3e-3)
+    SIZE = Size(2, 4, 2, 32, length=128, batch=4, steps=100, learning_rate=3e-3)
+    PROCESSES = max(n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0)))
 
-console = Console(highlight=False)
+TEXT = (HERE / "text.txt").read_text(encoding="ascii")
+console = Console(highlight=False, soft_wrap=True)
 
 
 def alibi_slopes(heads: int) -> Tensor:
@@ -49,17 +60,19 @@ def alibi_slopes(heads: int) -> Tensor:
     return torch.tensor([2.0 ** (-8.0 * (h + 1) / heads) for h in range(heads)], device=DEVICE)
 
 
-def build() -> tuple[Variant, Variant]:
-    """Both variants from their specs, and copies of their kernels where they are easy to find."""
-    local = attngen.load("gemma2_local", window=WINDOW)
-    alibi = attngen.load("alibi")
+def load() -> tuple[Variant, Variant]:
+    """Both variants, built from their specs."""
+    return attngen.load("gemma2_local", window=WINDOW), attngen.load("alibi")
+
+
+def show(local: Variant, alibi: Variant) -> None:
+    """Where their kernels lie, and copies of them where they are easy to find."""
     OUT.mkdir(exist_ok=True)
     for variant in (local, alibi):
         copy = OUT / f"{variant.name}.py"
         variant.save(copy)
         lines = len(variant.source.splitlines())
         console.print(f"[bold]{variant.name}[/]: {lines} lines at {variant.path}, and a copy at {copy}")
-    return local, alibi
 
 
 def check(local: Variant, alibi: Variant) -> bool:
@@ -109,35 +122,41 @@ def attends(local: Variant, alibi: Variant) -> tuple[list[Attend], list[Attend]]
     return [kernel(*call) for call in calls], [reference(*call) for call in calls]
 
 
-def train_twice(kernels: list[Attend], references: list[Attend]) -> bool:
+def train_kernels(
+    member: Member, on_step: Callable[[int, float], None] = lambda step, loss: None
+) -> list[float]:
+    """The run with the kernels, or this process's part of it. Every layer of every step launches them all."""
+    kernels, _ = attends(*load())
+    with nullcontext() if ON_GPU else quickened():
+        return train(SIZE, TEXT, kernels, seed=SEED, device=DEVICE, member=member, on_step=on_step)
+
+
+def train_twice(references: list[Attend]) -> bool:
     """Both runs from one seed; whether the curves stay together."""
-    text = (HERE / "text.txt").read_text(encoding="ascii")
+    parts = f", in {PROCESSES} processes with {SIZE.batch // PROCESSES} rows of each batch" * (PROCESSES > 1)
     console.print(
-        f"\n[bold]A character GPT[/] on {len(text) // 1000} kB of Alice in Wonderland: {SIZE.layers} layers, "
+        f"\n[bold]A character GPT[/] on {len(TEXT) // 1000} kB of Alice in Wonderland: {SIZE.layers} layers, "
         f"B={SIZE.batch} H={SIZE.heads} Hkv={SIZE.kv_heads} S={SIZE.length} D={SIZE.head_dim}, "
-        f"{SIZE.steps} steps, {DEVICE}; kernel in {str(DTYPE).removeprefix('torch.')}, reference in float32"
+        f"{SIZE.steps} steps, {DEVICE};\n"
+        f"first with the reference in float32, then with the kernels in {str(DTYPE).removeprefix('torch.')}"
+        f"{parts}"
     )
-    columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=console) as bars:
+    started = time.perf_counter()
+    by_reference = train(SIZE, TEXT, references, seed=SEED, device=DEVICE)
+    console.print(f"The reference is done, after {time.perf_counter() - started:.0f} s.\n")
 
-        def run(name: str, layers: list[Attend]) -> list[float]:
-            task = bars.add_task(name, total=SIZE.steps, loss=float("nan"))
+    console.print("[bold]  step    kernel  reference  difference  seconds[/]")
+    started = time.perf_counter()
 
-            def on_step(step: int, loss: float) -> None:
-                bars.update(task, completed=step + 1, loss=loss)
+    def on_step(step: int, loss: float) -> None:
+        if step == 0 or (step + 1) % (SIZE.steps // 10) == 0:
+            other, seconds = by_reference[step], time.perf_counter() - started
+            console.print(f"{step + 1:6}{loss:10.4f}{other:11.4f}{loss - other:+12.1e}{seconds:9.1f}")
 
-            return train(SIZE, text, layers, seed=SEED, device=DEVICE, on_step=on_step)
+    with together(PROCESSES, train_kernels) as first:
+        by_kernel = train_kernels(first, on_step)
 
-        by_kernel, by_reference = run("kernel", kernels), run("reference", references)
-
-    table = Table("step", "kernel", "reference", "difference", box=None, header_style="bold")
-    for column in table.columns:
-        column.justify = "right"
-    every = SIZE.steps // 10
-    for step in [0, *range(every - 1, SIZE.steps, every)]:
-        a, b = by_kernel[step], by_reference[step]
-        table.add_row(str(step + 1), f"{a:.4f}", f"{b:.4f}", f"{a - b:+.1e}")
-    console.print(table)
+    console.print()
     console.print(plot(by_kernel, by_reference), markup=False)
     deviation = largest_deviation(by_kernel, by_reference)
     a, b = running_means(by_kernel)[-1], running_means(by_reference)[-1]
@@ -151,12 +170,19 @@ def main() -> int:
     torch.manual_seed(SEED)
     place = torch.cuda.get_device_name() if ON_GPU else "Triton's interpreter, on the CPU"
     console.print(f"torch {torch.__version__}, {place}\n")
-    local, alibi = build()
+    local, alibi = load()
+    show(local, alibi)
     agree = check(local, alibi)
-    together = train_twice(*attends(local, alibi))
-    verdict = "both kernels agree with the reference" if agree and together else "NOT IN AGREEMENT"
-    console.print(f"\n[bold]{verdict}[/] ({time.perf_counter() - started:.0f} s)")
-    return 0 if agree and together else 1
+    _, references = attends(local, alibi)
+    stay_together = train_twice(references)
+    if not agree:
+        console.print("\n[bold]FAILED[/]: a kernel's output or gradients are not the reference's (see above)")
+    if not stay_together:
+        console.print("\n[bold]FAILED[/]: the loss with the kernels is not the reference's (see above)")
+    if agree and stay_together:
+        console.print("\n[bold]both kernels agree with the reference[/]")
+    console.print(f"{time.perf_counter() - started:.0f} s")
+    return 0 if agree and stay_together else 1
 
 
 if __name__ == "__main__":

@@ -247,6 +247,7 @@ def forward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
+    scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     q_first, head = program_of(q_len, BLOCK_M, True)
     b, h = head // heads, head % heads
     h_kv = h // (heads // kv_heads)
@@ -484,6 +485,7 @@ def dkdv_kernel(
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream."""
+    scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
     keys_of = (K, b, h_kv, k_len, k_strides)
@@ -649,6 +651,7 @@ def dq_kernel(
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head, the same keys as in the forward."""
+    scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     q_first, head = program_of(q_len, BLOCK_M, True)
     b, h = head // heads, head % heads
     h_kv = h // (heads // kv_heads)
@@ -979,7 +982,7 @@ def launch_backward(q, k, v, seed, p_, out, lse, row_max, log2_sum, d_out, d_lse
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_9a53f3726038_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_7e954878cfd1_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -253,6 +253,8 @@ def forward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
+    cap = tl.cast(cap, tl.float32)  # in the interpreter, a Python float
+    scale = tl.cast(scale, tl.float32)
     q_first, head = program_of(q_len, BLOCK_M, True)
     b, h = head // heads, head % heads
     h_kv = h // (heads // kv_heads)
@@ -507,6 +509,8 @@ def dkdv_kernel(
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream."""
+    cap = tl.cast(cap, tl.float32)  # in the interpreter, a Python float
+    scale = tl.cast(scale, tl.float32)
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
     keys_of = (K, b, h_kv, k_len, k_strides)
@@ -672,6 +676,8 @@ def dq_kernel(
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head, the same keys as in the forward."""
+    cap = tl.cast(cap, tl.float32)  # in the interpreter, a Python float
+    scale = tl.cast(scale, tl.float32)
     q_first, head = program_of(q_len, BLOCK_M, True)
     b, h = head // heads, head % heads
     h_kv = h // (heads // kv_heads)
@@ -989,7 +995,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_3caee0d90cc4_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_bede94d9f2e8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -21,6 +21,7 @@ import attngen
 from attngen.variant import Variant
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INF = float("inf")
 ROOT = Path(__file__).parent.parent
 
 
@@ -258,6 +259,37 @@ def test_a_probability_is_checked_though_nothing_is_computed(empty: dict[str, in
         variant_of("param p: float", "dropout = p")(q, k, k, p=1.5)
 
 
+NO_PROBABILITY = [
+    ("1 / c", 0.0),
+    ("c / c", 0.0),
+    ("log(c)", 0.0),
+    ("exp(c)", 1000.0),
+    ("sqrt(c)", -1.0),
+    ("rsqrt(c)", 0.0),
+    ("sin(c)", INF),
+    ("floor(c)", INF),
+    ("c * c", 1e39),
+    ("2.0 + int(c)", float("nan")),
+]
+
+
+@pytest.mark.parametrize(("dropout", "c"), NO_PROBABILITY)
+def test_a_probability_that_cannot_be_computed_is_no_probability(dropout: str, c: float) -> None:
+    with pytest.raises(ValueError, match="dropout is a probability"):
+        variant_of("param c: float", f"dropout = {dropout}")(*tensors(), c=c, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "c"),
+    [("0.4 if 1 / c > 3 else 0.0", 0.0), ("0.1 + 1 / exp(c)", 1000.0), ("0.2 / int(3 / c)", 0.0)],
+)
+def test_an_infinite_step_on_the_way_to_a_probability_is_ieees(dropout: str, c: float) -> None:
+    variant = variant_of("param c: float", f"dropout = {dropout}")
+    q, k, v = tensors()
+    want = variant.reference(q, k, v, c=c, seed=1, dtype=torch.float32)
+    torch.testing.assert_close(variant(q, k, v, c=c, seed=1), want, rtol=1e-4, atol=1e-5)
+
+
 def test_more_arguments_than_q_k_v_are_given_by_name() -> None:
     with pytest.raises(TypeError, match="positional"):
         alibi()(*tensors(), torch.rand(2))  # type: ignore[call-arg]
@@ -269,9 +301,6 @@ def test_a_divisor_of_a_param_and_sizes_is_named_as_the_spec_has_it() -> None:
         variant(*tensors(), n=6)
 
 
-@pytest.mark.xfail(
-    reason="Triton's interpreter keeps float arguments as Python floats; a GPU has float32", strict=False
-)
 @pytest.mark.parametrize(
     ("scale", "c"),
     [
@@ -287,6 +316,7 @@ def test_a_divisor_of_a_param_and_sizes_is_named_as_the_spec_has_it() -> None:
         ("c ** -2", 0.0),
     ],
 )
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities
 def test_a_scale_that_cannot_be_computed_is_refused_by_name_or_goes_on_as_ieee_has_it(
     scale: str, c: float
 ) -> None:
@@ -297,9 +327,8 @@ def test_a_scale_that_cannot_be_computed_is_refused_by_name_or_goes_on_as_ieee_h
     except ValueError as error:
         assert "scale" in str(error)
         return
-    torch.testing.assert_close(
-        out.double(), variant.reference(q, k, v, c=c), equal_nan=True, rtol=1e-4, atol=1e-5
-    )
+    want = variant.reference(q, k, v, c=c, dtype=torch.float32)  # float64 would hold what overflows here
+    torch.testing.assert_close(out, want, equal_nan=True, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="about Triton's interpreter")
@@ -391,5 +420,5 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {str(__file__)!r}, "-k", {
 """
     done = python(code)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    cases = len(WRONG_TENSORS) + len(WRONG_NUMBERS) + 3 + 1
+    cases = len(WRONG_TENSORS) + len(WRONG_NUMBERS) + 3 + len(NO_PROBABILITY) + 1
     assert f"{cases} passed" in done.stdout

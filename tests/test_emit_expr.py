@@ -80,6 +80,9 @@ def written(root: Expr) -> Block:
         ("(q < k or q == 3) and k < 5", "((q < k) | (q == 3)) & (k < 5)"),
         ("not (q < k)", "~(q < k)"),
         ("not (p and r)", "~((p != 0) & (r != 0))"),
+        ("x < y and q < k", "as_bool(x < y) & (q < k)"),
+        ("p and 0.5 <= slopes[0]", "(p != 0) & as_bool(tl.load(slopes_ptr) >= 0.5)"),
+        ("n < m or float(q) < x", "(n < m) | (q.to(tl.float32) < x)"),
         ("(q < k) == (k < 3)", "(q < k) == (k < 3)"),
         ("float(q + k) * x", "(q + k).to(tl.float32) * x"),
         ("q // n", "floor_divide(q, n)"),
@@ -113,6 +116,8 @@ def test_an_index_that_may_wrap_around_is_clamped_on_both_sides() -> None:
         (1e-40, "tl.full([], 1e-40, tl.float32)"),  # as a literal Triton would read a float64
         (0.1, "0.1"),
         (-2, "-2"),
+        (2**31 - 1, "2147483647"),
+        (2**31, "tl.full([], 2147483648, tl.int64)"),  # as a literal Triton would read a uint32
         (True, "tl.full([], True, tl.int1)"),
     ],
 )
@@ -198,7 +203,7 @@ def exprs(kind: Type, depth: int = 4) -> st.SearchStrategy[Expr]:
 def worlds(draw: st.DrawFn) -> dict[str, Any]:
     """Numbers for every name."""
     small = st.sampled_from([0, 1, -1, 2, 3, -5, 7, 100, 2**31 - 1, -(2**31)])
-    floats = st.sampled_from([0.0, 1.0, -0.75, 2.5, 1e10, -3e9, 0.1]).map(to_float32)
+    floats = st.sampled_from([0.0, 1.0, -0.75, 2.5, 1e10, -3e9, 0.1, 1e30, math.inf]).map(to_float32)
     heads, batch = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     q_len, k_len, extra = draw(st.integers(N, 7)), draw(st.integers(N, 7)), draw(st.integers(1, 3))
 
@@ -229,7 +234,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
 @cache
 def helpers() -> str:
     """The functions that expressions may call, as an emitted module has them."""
-    spec = "variant h\nscore = tanh(score)\nmask = dist // -3 + dist % 5 < int(1e9 * float(k))"
+    spec = "variant h\nscore = tanh(score)\nmask = dist // -3 + dist % 5 < int(1e9 * float(k)) or 0.3 * h < 1"
     text = compile_spec(Source(spec, "h")).text
     found = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name in HELPERS]
     assert len(found) == len(HELPERS)
@@ -258,6 +263,7 @@ def run(root: Expr, world: dict[str, Any], folder: Path) -> list[list[Scalar]]:
         helpers(),
         "@triton.jit",
         f"def kernel(out, dot_ptr, {', '.join(arguments)}, N: tl.constexpr, FAST_TANH: tl.constexpr):",
+        *(f"    {n} = tl.cast({n}, tl.float32)" for n, kind in PARAMS.items() if kind is Type.FLOAT),
         "    q = tl.arange(0, N)[:, None]",
         "    k = tl.arange(0, N)[None, :]",
         "    pos = q + (k_len - q_len)",
@@ -299,6 +305,7 @@ def expected(
 
 
 N_, M_, X_, Q_, K_ = param("n", Type.INT), param("m", Type.INT), param("x", Type.FLOAT), word("q"), word("k")
+Y_ = param("y", Type.FLOAT)
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +322,28 @@ def test_text_has_the_value_of_its_expression(folder: Path, root: Expr, world: d
         for k in range(N):
             same = got[q][k] == want[q][k] or (got[q][k] != got[q][k] and want[q][k] != want[q][k])
             assert same, f"{show(root)} at q={q}, k={k}: {got[q][k]}, not {want[q][k]}\n{written(root)}"
+
+
+SHARED = [leaf for leaf in FLOAT_LEAVES if leaf is not SCORE]
+decisions = made(Op.LT, Op.LE, Op.EQ, Op.NE)(
+    st.sampled_from(SHARED),
+    made(Op.ADD, Op.MUL, Op.DIV, Op.MAX)(st.sampled_from(SHARED), st.sampled_from(SHARED)),
+)
+
+
+@settings(max_examples=60)
+@given(
+    root=made(Op.AND, Op.OR, Op.EQ, Op.NE)(
+        st.one_of(decisions, made(Op.NOT)(decisions)),
+        st.one_of(exprs(Type.BOOL, 1), made(Op.LT, Op.EQ)(st.just(Q_), st.just(K_))),
+    ),
+    world=worlds(),
+)
+def test_what_a_program_decides_by_floats_joins_what_each_score_decides(
+    folder: Path, root: Expr, world: dict[str, Any]
+) -> None:
+    want = [[expected(root, world, q, k, assume) for k in range(N)] for q in range(N)]
+    assert run(root, world, folder) == want
 
 
 WORLD = {
@@ -337,6 +366,8 @@ WORLD = {
         "abs(tag[k]) % 1000", "int(x * float(k))", "int(-x)", "q if q < k else tag[q]",
         "min(q, k) + max(n, k)", "clamp(q - k, -1, 1)", "5000000000 + k",
         "q < 5000000000", "min(k, 5000000000)", "5000000000 if p else 3",
+        "(q - k) // 3000000000", "(q - k) % 3000000000", "3000000000 % n", "q // (3000000000 if p else m)",
+        "bias[h, 3000000000]", "tag[3000000000]", "max(q, 3000000000) - 3000000000",
     ],
 )  # fmt: skip
 def test_integers_floor_widen_and_stay_inside_their_inputs(folder: Path, spec: str) -> None:
@@ -375,7 +406,7 @@ def test_functions_are_close(folder: Path, op: Op) -> None:
 
 def host(root: Expr) -> str:
     names = Names(IR)
-    block = Writer(HostExpr(names), names).results([root])
+    block = Writer(HostExpr(interval_of(root, ir=IR), names), names).results([root])
     return "\n".join([*block.lines, f"value = {block.results[0]}"])
 
 
@@ -388,6 +419,9 @@ def host(root: Expr) -> str:
         ("n // m", "n // m if m else 0"),
         ("not (p and r)", "not (p and r)"),
         ("inf", 'float("inf")'),
+        ("1.0 / x", "(float64(1.0) / float32(x)).item()"),
+        ("0.5 * log(x)", "0.5 * float64(float32(x)).log().item()"),
+        ("exp(-0.1 * float(head_dim))", "math.exp(-0.1 * q.shape[3])"),
     ],
 )
 def test_the_launcher_computes_in_python(spec: str, text: str) -> None:
@@ -409,28 +443,43 @@ def host_exprs(kind: Type, depth: int = 4) -> st.SearchStrategy[Expr]:
     options = {
         Type.INT: [made(Op.ADD, Op.SUB, Op.MUL, Op.MIN, Op.FLOORDIV, Op.MOD)(i, i), made(Op.WHERE)(b, i, i)],
         Type.FLOAT: [made(Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.MAX)(f, f), made(Op.WHERE)(b, f, f),
-                     made(Op.TANH, Op.SIGMOID, Op.NEG, Op.FLOOR)(f), made(Op.TO_FLOAT)(i)],
+                     made(Op.TANH, Op.SIGMOID, Op.NEG, Op.FLOOR)(f), made(Op.TO_FLOAT)(i),
+                     made(Op.EXP, Op.LOG, Op.SQRT, Op.RSQRT, Op.SIN)(f)],
         Type.BOOL: [made(Op.LT, Op.EQ)(i, i), made(Op.LE)(f, f), made(Op.AND, Op.OR, Op.NE)(b, b),
                     made(Op.NOT)(b)],
     }[kind]  # fmt: skip
     return st.one_of(st.sampled_from(HOST_LEAVES[kind]), *options)
 
 
+def float64(x: float) -> torch.Tensor:
+    return torch.tensor(x, dtype=torch.float64)
+
+
+ODD = (0.0, -0.0, 2.5, -1e30, 1e30, math.inf, -math.inf, math.nan)
+
+
 @settings(max_examples=300)
-@given(root=st.sampled_from(list(Type)).flatmap(host_exprs))
-@example(make(Op.MUL, make(Op.FLOORDIV, N_, M_), N_))
-@example(make(Op.LT, make(Op.WHERE, make(Op.LT, N_, M_), N_, M_), N_))
-def test_the_launchers_text_has_the_value_of_its_expression(root: Expr) -> None:
-    env = Env(WORLD["words"], WORLD["params"])
+@given(root=st.sampled_from(list(Type)).flatmap(host_exprs), x=st.sampled_from(ODD), y=st.sampled_from(ODD))
+@example(make(Op.MUL, make(Op.FLOORDIV, N_, M_), N_), 0.0, 0.0)
+@example(make(Op.LT, make(Op.WHERE, make(Op.LT, N_, M_), N_, M_), N_), 0.0, 0.0)
+@example(make(Op.TO_INT, make(Op.MUL, X_, const(-0.5))), math.nan, 0.0)
+@example(make(Op.TO_INT, make(Op.DIV, X_, Y_)), 1.0, -0.0)
+@example(make(Op.RSQRT, make(Op.EXP, make(Op.LOG, X_))), 0.0, 0.0)
+def test_the_launchers_text_has_the_value_of_its_expression(root: Expr, x: float, y: float) -> None:
+    """IEEE's, where Python's own functions raise, too."""
+    params = WORLD["params"] | {"x": to_float32(x), "y": to_float32(y)}
+    env = Env(WORLD["words"], params)
     values: dict[Expr, Scalar] = {}
     for node in postorder(root):
         args = [values[a] for a in node.args]
-        if node.op is Op.DIV:
-            assume(args[1] != 0)
         if node.op in (Op.FLOOR, Op.LE):
-            assume(all(to_float32(float(a)) == a for a in args))
+            assume(all(a != a or to_float32(float(a)) == a for a in args))
+        if node.op in (Op.MIN, Op.MAX):
+            assume(not any(map(math.isnan, args)))  # either will do
+        if node.op is Op.DIV:
+            assume(args[1] != 0 or node.args[1] in (X_, Y_))  # the sign of another zero is nobody's promise
         values[node] = _value(node, args, env)
-    scope: dict[str, Any] = {**WORLD["params"], "float32": to_float32, "math": math}
+    scope: dict[str, Any] = {**params, "float32": to_float32, "float64": float64, "math": math}
     scope |= {"q": torch.empty(1, 2, 5, 16), "k": torch.empty(1, 1, 7, 16)}
     exec(host(root), scope)
-    assert scope["value"] == pytest.approx(values[root], rel=1e-12)
+    assert scope["value"] == pytest.approx(values[root], rel=1e-12, nan_ok=True)

@@ -289,3 +289,11 @@ def test_every_value_that_wraps_lies_inside(root: Expr, wide: int) -> None:
     found = intervals(root, dtypes={"wide": "int64"})
     for node, value in _wrapped(root, wide).items():
         assert found[node].lo <= value <= found[node].hi, node
+
+
+def test_a_float_param_may_be_anything_that_a_float_may() -> None:
+    """A call may pass infinity, or what rounds to it."""
+    c = param("c", Type.FLOAT)
+    assert not is_finite(intervals(c, dtypes={})[c])
+    product = make(Op.MUL, c, const(0.0))
+    assert intervals(product, dtypes={})[product].may_nan

@@ -26,7 +26,6 @@ Number = int | float  # of an int: an int or an infinity
 INF = math.inf
 _LONGEST = 2**30  # what a launch allows for a length or a size
 _WIDEST_HEAD = 1024
-_FLOAT32_MAX = to_float32(3.4028234e38)
 _FLOAT32_TINY = 2.0**-126  # below it, a result may be flushed to 0
 
 
@@ -165,7 +164,7 @@ def _leaf(node: Expr, dtypes: Mapping[str, str]) -> Interval:
     if node.type is Type.BOOL:
         return _BOOL
     if node.op is Op.PARAM:
-        return _INT32 if node.type is Type.INT else Interval(-_FLOAT32_MAX, _FLOAT32_MAX)
+        return _INT32 if node.type is Type.INT else ANY_FLOAT  # a call may pass infinity, even NaN
     if node.type is Type.INT:
         return _LOADED.get(dtypes.get(str(node.value), "int64"), _INT64)
     return ANY_FLOAT  # the score, and what a float input holds

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import astuple, dataclass
 
-from attngen.emit.host_expr import SIZE_TEXT, needs_float32, needs_math
+from attngen.emit.host_expr import SIZE_TEXT
 from attngen.emit.scope import Scope
 from attngen.emit.view import Launch
 from attngen.ir.nodes import AttentionIR, Expr, Input
@@ -39,6 +39,8 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
     on_host = [ir.scale] if plan.scale_on_host and not plan.scale_is_const else []
     on_host += [ir.dropout] if ir.dropout is not None else []
     block = scope.host.results(on_host)
+    further = scope.host.results(tuple(checked))
+    computed = " ".join(text for b in (block, further) for text in (*b.lines, *b.results))
     texts = dict(zip(on_host, block.results, strict=True))
     arguments = [*_inputs(scope, uses), *_sizes(scope, uses), *_params(scope, uses)]
     if ir.dropout is not None:
@@ -58,8 +60,9 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
         dropout_text=dropout_text,
         has_dropout=ir.dropout is not None,
         fast_tanh=plan.options.math == "approx",
-        host_math=needs_math(*on_host, *checked),
-        host_float32=needs_float32(*on_host, *checked),
+        host_math="math." in computed,
+        host_float32="float32(" in computed,
+        host_float64="float64(" in computed,
         tiles=_tiles(plan),
     )
 

@@ -23,7 +23,9 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     ranges = make_ranges(scope)
     learned, learned_uses = make_learned(scope)
     sink, sink_uses = make_sink(scope)
-    tiles, uses = make_tiles(scope, maths, ranges, learned)
+    if learned.sink_reads:
+        learned_uses |= sink_uses
+    tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
     launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
     parts = (make_call(scope), launch, sink, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

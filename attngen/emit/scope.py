@@ -85,8 +85,8 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     intervals = interval_of(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
     triton = TritonExpr(plan.ir, intervals, names)
-    kernel = Writer(triton, names)
-    return Scope(plan, names, triton, kernel, Writer(HostExpr(names), names), _program_values(plan, bounds))
+    kernel, host = Writer(triton, names), Writer(HostExpr(intervals, names), names)
+    return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
 
 
 def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:

@@ -12,6 +12,7 @@ from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
 from attngen.emit.view import Context, Function, LearnedView, Maths, Ranges, Tiles
+from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 
 _DROPOUT = ("head", "seed", "threshold")
@@ -20,7 +21,12 @@ _LOCAL_TRANSPOSED = _LOCAL | {"q", "pos", "q_len"}
 
 
 def make_tiles(
-    scope: Scope, maths: Maths, ranges: Ranges, learned: LearnedView
+    scope: Scope,
+    maths: Maths,
+    ranges: Ranges,
+    learned: LearnedView,
+    sink_uses: frozenset[str],
+    learned_uses: frozenset[str],
 ) -> tuple[Tiles, frozenset[str]]:
     """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
     plan = scope.plan
@@ -46,6 +52,8 @@ def make_tiles(
     backward += ("kept_scale",) if dropout else ()
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
+    around = (*_uses((program, *rows)), *ranges.key_range.uses)
+    floats = _float_arguments(scope)
     functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
@@ -55,12 +63,23 @@ def make_tiles(
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout), _LOCAL, columns
+            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout),
+            (_LOCAL, columns),
+            (*around, *sink_uses),
+            floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale), _LOCAL_TRANSPOSED, (*columns, *rows)
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale),
+            (_LOCAL_TRANSPOSED, (*columns, *rows)),
+            (*program.uses, *ranges.query_range.uses),
+            floats,
         ),
-        dq=_context((*_uses(columns), *q_corner, *backward, *learned.loop_uses), _LOCAL, columns),
+        dq=_context(
+            (*_uses(columns), *q_corner, *backward, *learned.loop_uses),
+            (_LOCAL, columns),
+            (*around, *learned_uses),
+            floats,
+        ),
         helpers=_helpers(blocks, functions, [line for r in learned.reads for line in (*r.lines, r.place)]),
         uses_q="q" in uses or "pos" in uses,
         uses_k="k" in uses,
@@ -70,10 +89,28 @@ def make_tiles(
     return tiles, frozenset(uses.difference(*(b.defines for b in blocks)))
 
 
-def _context(names: Iterable[str], local: set[str], blocks: Iterable[Block]) -> Context:
-    """The names that a loop neither has by itself nor computes in its own lines."""
+def _context(
+    names: Iterable[str],
+    own: tuple[set[str], Iterable[Block]],
+    around: Iterable[str],
+    floats: Iterable[str],
+) -> Context:
+    """The names that a loop neither has by itself nor computes in its own lines: ``own`` is both.
+
+    ``around`` are names that the kernel reads outside the loop, ``floats`` all kernels' float arguments.
+    """
+    local, blocks = own
     inside = local.union(*(b.defines for b in blocks))
-    return Context(tuple(n for n in dict.fromkeys(names) if n not in inside))
+    context = tuple(n for n in dict.fromkeys(names) if n not in inside)
+    read = {*context, *around}
+    return Context(context, tuple(f for f in floats if f in read))
+
+
+def _float_arguments(scope: Scope) -> tuple[str, ...]:
+    """The float params, and the scale where the launcher computes it."""
+    params = [scope.names.own(p.name) for p in scope.ir.params if p.type is Type.FLOAT]
+    on_host = scope.plan.scale_on_host and not scope.plan.scale_is_const
+    return (*params, *([str(SCALE.value)] if on_host else []))
 
 
 def _uses(blocks: Iterable[Block]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from attngen.analysis.interval import ANY_INT, Interval, fits_int32
+from attngen.analysis.rates import Rate, extend
 from attngen.emit.names import Names
 from attngen.emit.precedence import ATOM, BIT_AND, BIT_OR, COMPARE, PRODUCT, SUM, UNARY, Text, call, infix
 from attngen.ir.nodes import SIZES, AttentionIR, Expr, Input, Op
@@ -65,6 +66,7 @@ class TritonExpr:
         self._inputs: dict[str, Input] = {i.name: i for i in ir.inputs}
         self._intervals = intervals
         self._names = names
+        self._rates: dict[Expr, Rate] = {}
         self._wide: dict[Expr, bool] = {}
         self._wrapping: set[Expr] = set()  # INT nodes whose value may have passed 64 bits
 
@@ -82,8 +84,8 @@ class TritonExpr:
         if node.op is Op.LOAD:
             return self._load(node, args)
         args = self._operands(node, args)
-        if node.op in _FLIPPED and node.args[0].op is Op.CONST and node.args[1].op is not Op.CONST:
-            return infix(args[1], _FLIPPED[node.op], args[0], COMPARE)
+        if node.op in _FLIPPED:
+            return self._comparison(node, args)
         if node.op in _INFIX:
             sign, level = _INFIX[node.op]
             return infix(args[0], sign, args[1], level)
@@ -114,6 +116,8 @@ class TritonExpr:
             return Text(f"tl.full([], {value}, tl.int1)")
         if isinstance(value, int):
             self._wide[node] = not fits_int32(Interval(value, value))
+            if 2**31 <= value < 2**32:
+                return Text(f"tl.full([], {value}, tl.int64)")  # Triton would make the literal a uint32
         elif math.isnan(value):
             return Text('float("nan")')
         elif abs(value) > _GREATEST:
@@ -140,6 +144,17 @@ class TritonExpr:
                 return _cast(first, "int32")
             return call("truncate", first)
         return self._division(node, args)
+
+    def _comparison(self, node: Expr, args: Sequence[Text]) -> Text:
+        """One float comparison for the whole program goes through ``as_bool``, which says why."""
+        left, right = node.args
+        if left.op is Op.CONST and right.op is not Op.CONST:
+            text = infix(args[1], _FLIPPED[node.op], args[0], COMPARE)
+        else:
+            text = infix(args[0], _INFIX[node.op][0], args[1], COMPARE)
+        if left.type is Type.FLOAT and extend(self._rates, node) <= Rate.PROGRAM:
+            return call("as_bool", text)
+        return text
 
     def _division(self, node: Expr, args: Sequence[Text]) -> Text:
         """``//`` and ``%``, which truncate in Triton and round down in the language."""
@@ -212,8 +227,8 @@ class TritonExpr:
 
     def _inside(self, index: Expr, text: Text, dim: int | str) -> Text:
         """An index in 64 bits, kept inside its dimension; no clamp where it provably is."""
-        if index.op is Op.CONST and isinstance(dim, int):
-            return Text(f"tl.full([], {min(int(text.text), dim - 1)}, tl.int64)")
+        if index.op is Op.CONST and isinstance(index.value, int) and isinstance(dim, int):
+            return Text(f"tl.full([], {min(index.value, dim - 1)}, tl.int64)")
         if not self._ends_inside(index, dim):
             last = str(dim - 1) if isinstance(dim, int) else f"{self._size(dim)} - 1"
             text = call("tl.minimum", text, Text(last))

@@ -57,9 +57,11 @@ class RangeFunction(Function):
 
 @dataclass(frozen=True)
 class Context:
-    """The values that a loop takes from its kernel beside its tiles."""
+    """The values that a loop takes from its kernel beside its tiles, and the float arguments of that kernel
+    that it or the kernel reads."""
 
     context: tuple[str, ...]
+    floats: tuple[str, ...]
 
     @property
     def packed(self) -> str:
@@ -270,6 +272,7 @@ class Launch:
     fast_tanh: bool
     host_math: bool
     host_float32: bool
+    host_float64: bool
     tiles: tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
 
 
