@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ class Variant:
     @property
     def ir(self) -> AttentionIR:
         return self._compilation.ir
+
+    @property
+    def module(self) -> ModuleType:
+        """The emitted module, imported."""
+        return self._module
 
     @property
     def source(self) -> str:

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,10 +33,12 @@ from attngen.bench.inputs import plausible_inputs, plausible_params
 from attngen.bench.machine import machine, one_line
 from attngen.bench.measure import short
 from attngen.bench.table import columns
+from attngen.errors import AttnGenError
 from attngen.spec_file import find_spec, zoo_names
+from attngen.testing.reach import small_consts
 from attngen.testing.run import run_property_tests
 from attngen.testing.tensor import STRIDES, Recipe
-from attngen.variant import build_variant
+from attngen.variant import Variant, build_variant
 
 DTYPES = ("bfloat16", "float16", "float32")
 HEAD_DIMS = (16, 64, 80, 96, 128, 256)
@@ -55,6 +58,7 @@ class Cell:
     strides: tuple[str, ...]
     examples: int
     seed: int
+    small: bool  # whether long windows, chunks and the like are made small
 
     @property
     def cost(self) -> float:
@@ -87,19 +91,28 @@ def cells_of(
         other = head_dims[(head_dims.index(dim) + 1) % len(head_dims)]
         dims = (dim,) if at % 3 else (dim, other)  # v_dim may differ in every third
         odd = ODD[(number + at) % len(ODD)]
-        cells.append(Cell(spec, (dtype,), dims, USUAL, usual, seed))
+        cells.append(Cell(spec, (dtype,), dims, USUAL, usual, seed, small=False))
         if each > usual:
-            cells.append(Cell(spec, (dtype,), (dim,), (odd,), each - usual, seed + 1))
+            cells.append(Cell(spec, (dtype,), (dim,), (odd,), each - usual, seed + 1, small=True))
     for at in range(0, random, RANDOM_CELL):
         share = min(RANDOM_CELL, random - at)
-        cells.append(Cell(spec, tuple(dtypes), tuple(head_dims), STRIDES, share, 1000 * number + 500 + at))
+        mixed = (tuple(dtypes), tuple(head_dims), STRIDES, share, 1000 * number + 500 + at)
+        cells.append(Cell(spec, *mixed, small=at % 2 == 1))
     return cells
+
+
+def variant_of(cell: Cell) -> Variant:
+    variant = build_variant(find_spec(cell.spec), overrides={})
+    small = small_consts(variant.ir) if cell.small else {}
+    with suppress(AttnGenError):  # such consts may be no spec
+        return build_variant(find_spec(cell.spec), overrides=small) if small else variant
+    return variant
 
 
 def build(cell: Cell, device: str) -> str:
     """Compile a cell's kernels into Triton's cache on disk, by one call; says what went wrong."""
     try:
-        variant = build_variant(find_spec(cell.spec), overrides={})
+        variant = variant_of(cell)
         dim = cell.head_dims[0]
 
         def tensor(heads: int, seed: int) -> torch.Tensor:
@@ -122,7 +135,7 @@ def judge(cell: Cell, device: str) -> Outcome:
     """Run a cell's examples."""
     outcome = Outcome(cell)
     try:
-        variant = build_variant(find_spec(cell.spec), overrides={})
+        variant = variant_of(cell)
         report = run_property_tests(
             variant,
             examples=cell.examples,

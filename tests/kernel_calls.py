@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import Tensor
 
 import attngen
 from attngen.testing import assert_matches_reference
+from attngen.testing.reach import small_tiles as small_tiles
 from attngen.testing.tensor import Recipe
 from attngen.variant import Variant
 
@@ -53,18 +52,6 @@ def qkv(
 def judge(variant: Variant, *, call: dict[str, Any] | None = None, **sizes: Any) -> None:
     """Forward and backward on tensors of these sizes, against the reference; ``call`` has the keywords."""
     assert_matches_reference(variant, *qkv(**sizes), layout=sizes.get("layout", "bhsd"), **(call or {}))
-
-
-@contextmanager
-def small_tiles(variant: Variant) -> Iterator[None]:
-    """Interpreted with tiles of 16 and 32, another shape for each kernel, so that few rows are many tiles."""
-    tiles: dict[str, Any] = variant._module.TILES
-    usual = tiles["interpreter"]
-    tiles["interpreter"] = {256: ((16, 32, 1, 1), (32, 16, 1, 1), (16, 16, 1, 1))}
-    try:
-        yield
-    finally:
-        tiles["interpreter"] = usual
 
 
 def gradients(variant: Variant, q: Tensor, k: Tensor, v: Tensor, **call: Any) -> tuple[Tensor, ...]:

@@ -478,3 +478,21 @@ def test_checkpointing_replays_the_dropout() -> None:
 def test_dropout_is_what_consts_params_and_sizes_make_it() -> None:
     variant = variant_of("param p: float", "const half: float = 0.5", "dropout = p * half + 1 / k_len")
     judge(variant, q_len=9, k_len=10, call={"p": 0.3, "seed": 2})
+
+
+def test_columns_far_apart_are_addressed_in_64_bits() -> None:
+    """A head dimension that is not innermost may have a stride whose multiples pass 2**31."""
+    stride = 2**31 // 63 + 1
+    base = torch.empty(63 * stride + 40, dtype=torch.float16)  # never touched but for a few pages
+    q, k, v = qkv(q_len=20, k_len=20, head_dim=64, dtype="float16")
+    far = torch.as_strided(base, (1, 1, 20, 64), (1, 1, 1, stride))
+    far.copy_(k)
+    plain = variant_of("mask = causal")
+    assert torch.equal(plain(q, far, v), plain(q, k, v))
+
+
+def test_a_row_of_nan_is_nan_not_empty() -> None:
+    q, k, v = qkv(q_len=5)
+    q[0, 0, 2] = float("nan")
+    _, lse = variant_of("mask = causal")(q, k, v, return_lse=True)
+    assert lse.isnan().tolist() == [[[False, False, True, False, False]]]

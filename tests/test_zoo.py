@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+import attngen
 from attngen.commands.check import check
 from attngen.commands.mask import sample
 from attngen.ir.build import build
@@ -15,6 +17,7 @@ from attngen.ir.printer import print_ir
 from attngen.source import Source
 from attngen.spec_file import find_spec, zoo_names
 from attngen.syntax.parse import parse
+from attngen.testing.run import run_property_tests
 
 ZOO = zoo_names()
 PROMISED = {
@@ -28,11 +31,47 @@ PROMISED = {
     "packed_documents",
     "neighbourhood_2d",
     "dropped",
+    "streaming_llm",
+    "chunked",
+    "t5",
+    "gpt_oss",
+    "dense_bias",
+    "relative_table",
+    "head_gate",
+    "swin_window_bias",
+    "graphormer_spatial",
+    "cosine_temperature",
 }
 
 
 def test_the_promised_specs_are_there() -> None:
     assert set(ZOO) >= PROMISED
+    assert len(ZOO) >= 20
+
+
+def test_the_readme_lists_every_spec_of_the_zoo_and_no_other() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    table = readme.partition("## The zoo")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == ZOO
+
+
+# What each paper learns, and so has a gradient.
+LEARNED = {
+    "t5": ["table"],
+    "gpt_oss": ["sinks"],
+    "dense_bias": ["bias"],
+    "relative_table": ["table"],
+    "head_gate": ["table", "gate"],
+    "swin_window_bias": ["table"],
+    "graphormer_spatial": ["table"],
+    "cosine_temperature": ["log_scale"],
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_what_the_paper_learns_has_a_gradient(name: str) -> None:
+    assert [i.name for i in check(find_spec(name))[0].inputs if i.grad] == LEARNED.get(name, [])
 
 
 # A prefix shows future keys on purpose, and is told so.
@@ -82,6 +121,14 @@ MASKS: dict[str, tuple[dict[str, int], Rule]] = {
     ),
     "streaming_llm": ({"window": 4, "keep": 2}, lambda q, k, pos: k <= pos and (pos - k < 4 or k < 2)),
     "chunked": ({"chunk": 7}, lambda q, k, pos: k <= pos and k // 7 == pos // 7),
+    "t5": ({}, lambda q, k, pos: True),
+    "gpt_oss": ({"window": 6}, lambda q, k, pos: pos - 6 < k <= pos),
+    "dense_bias": ({}, lambda q, k, pos: True),
+    "relative_table": ({}, lambda q, k, pos: True),
+    "head_gate": ({}, lambda q, k, pos: True),
+    "swin_window_bias": ({"window": 3}, lambda q, k, pos: k // 9 == pos // 9),  # all of one region
+    "graphormer_spatial": ({"nodes": 21}, lambda q, k, pos: k < 21),
+    "cosine_temperature": ({}, lambda q, k, pos: True),
 }
 
 
@@ -91,3 +138,11 @@ def test_a_mask_keeps_the_keys_that_its_paper_keeps(name: str) -> None:
     q_len, k_len = 20, 32
     expected = [[rule(q, k, q + k_len - q_len) for k in range(k_len)] for q in range(q_len)]
     assert torch.equal(sample(find_spec(name), q_len, k_len, given).keeps, torch.tensor(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_the_interpreted_kernels_meet_the_criterion(name: str) -> None:
+    report = run_property_tests(attngen.load(name), examples=8, seed=3)
+    assert report.passed, report.failure
+    assert report.examples >= 8

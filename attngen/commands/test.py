@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from attngen.commands.common import Backend, Failures
-from attngen.errors import BuildError
+from attngen.errors import AttnGenError, BuildError
 from attngen.ir.types import Scalar
 
 if TYPE_CHECKING:
     from attngen.testing.run import Report
+    from attngen.variant import Variant
 
 
 def run_tests(
@@ -28,14 +31,15 @@ def run_tests(
     seed: int,
     overrides: Mapping[str, Scalar],
 ) -> None:
-    """Test every FILE and print a line for each; exit status 1 where one fails or cannot be built."""
+    """Test every FILE and print a line for each; exit status 1 where one fails or cannot be built.
+
+    Half of the examples of a spec with long windows, chunks and the like run with small ones.
+    """
     # Triton reads this when it is first imported, which nothing has done yet.
     os.environ["TRITON_INTERPRET"] = "1" if device == "cpu" else "0"
     _require(device)
 
-    from attngen.spec_file import find_spec
     from attngen.testing.run import run_property_tests
-    from attngen.variant import build_variant
 
     failures = Failures()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -43,27 +47,57 @@ def run_tests(
         for file in files:
             task = progress.add_task(file, total=examples)
             with failures.caught():
-                started = time.perf_counter()
-                report = run_property_tests(
-                    build_variant(find_spec(file), overrides=overrides, backend=backend.value),
-                    examples=examples,
-                    device=device,
-                    head_dims=head_dims,
-                    seed=seed,
-                    progress=lambda done, task=task: progress.update(task, completed=done),  # type: ignore[misc]
-                )
-                failures.count += not report.passed
-                progress.console.file.flush()
-                print(summary(report, time.perf_counter() - started), flush=True)
+                before = 0
+                for tested, consts, count in _builds(file, examples, overrides, backend):
+                    started = time.perf_counter()
+                    report = run_property_tests(
+                        tested,
+                        examples=count,
+                        device=device,
+                        head_dims=head_dims,
+                        seed=seed,
+                        progress=partial(_advance, progress, task, before),
+                    )
+                    failures.count += not report.passed
+                    progress.console.file.flush()
+                    print(summary(report, time.perf_counter() - started, consts), flush=True)
+                    before += count
             progress.remove_task(task)
     failures.exit_if_any()
 
 
-def summary(report: Report, seconds: float) -> str:
-    """One line for a variant that passed; the counter-example too for one that failed."""
+def _builds(
+    file: str, examples: int, overrides: Mapping[str, Scalar], backend: Backend
+) -> Iterator[tuple[Variant, Mapping[str, Scalar], int]]:
+    """What to test of a spec: the build, the consts made small for it, how many examples."""
+    from attngen.spec_file import find_spec
+    from attngen.testing.reach import small_consts
+    from attngen.variant import build_variant
+
+    variant = build_variant(find_spec(file), overrides=overrides, backend=backend.value)
+    small = small_consts(variant.ir, except_for=overrides)
+    other = None
+    if small and examples > 1:
+        with suppress(AttnGenError):  # such consts may be no spec
+            other = build_variant(find_spec(file), overrides={**overrides, **small}, backend=backend.value)
+    yield variant, {}, examples - (examples // 2 if other else 0)
+    if other:
+        yield other, small, examples // 2
+
+
+def _advance(progress: Progress, task: TaskID, before: int, done: int) -> None:
+    progress.update(task, completed=before + done)
+
+
+def summary(report: Report, seconds: float, consts: Mapping[str, Scalar] | None = None) -> str:
+    """One line for a variant that passed; the counter-example too for one that failed.
+
+    ``consts`` are those that the tested build overrides.
+    """
+    name = report.variant + "".join(f" {const}={value}" for const, value in (consts or {}).items())
     if not report.passed:
-        return f"{report.variant}: FAILED after {report.examples} examples\n\n{report.failure}\n"
-    line = f"{report.variant}: {report.examples} examples passed in {seconds:.0f} s"
+        return f"{name}: FAILED after {report.examples} examples\n\n{report.failure}\n"
+    line = f"{name}: {report.examples} examples passed in {seconds:.0f} s"
     if report.worst:
         (dtype, _), worst = max(report.worst.items(), key=lambda item: item[1].ratio)
         line += f"; largest error {worst.ratio:.2f} of its bound ({worst.name}, {dtype})"

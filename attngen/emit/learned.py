@@ -72,7 +72,9 @@ def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
 def _numbered(scope: Scope) -> tuple[_Numbered, ...]:
     pairs = [(learned, read) for learned in scope.plan.learned for read in learned.reads]
     return tuple(
-        _Numbered(n, scope.names.fresh(f"sum_{x.input.name}"), scope.names.fresh(f"by_{x.input.name}"), read, x)
+        _Numbered(
+            n, scope.names.fresh(f"sum_{x.input.name}"), scope.names.fresh(f"by_{x.input.name}"), read, x
+        )
         for n, (x, read) in enumerate(pairs)
     )
 

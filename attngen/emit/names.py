@@ -19,7 +19,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_CODE = re.compile(r'\{#.*?#\}|""".*?"""|#[^\n]*', re.DOTALL)
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
-FUNCTIONS = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
+FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
 FUNCTIONS += ("key_range", "query_range", "run_attention")
 
 #: Functions of the templates that an expression may call.

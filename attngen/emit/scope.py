@@ -23,8 +23,8 @@ _LAST = "FAST_TANH"
 class Scope:
     """One variant on its way to text.
 
-    ``kernel`` writes lines of a kernel (its expressions are ``triton``'s), ``host`` lines of the launcher. ``program_values`` are all values
-    computed once a program, operands before users.
+    ``kernel`` writes lines of a kernel (its expressions are ``triton``'s), ``host`` lines of the launcher.
+    ``program_values`` are all values computed once a program, operands before users.
     """
 
     plan: Plan

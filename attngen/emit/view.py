@@ -160,7 +160,7 @@ class ReadView:
 
 @dataclass(frozen=True)
 class LearnedInput:
-    """A learned input in the launcher: ``sums`` are its rows of the kernel's sums, ``axes`` what they index."""
+    """A learned input in the launcher: its rows of the kernel's ``sums``, ``axes`` that index its dims."""
 
     name: str
     gradient: str

@@ -72,7 +72,7 @@ def base2(ir: AttentionIR) -> Logits:
 
 
 def over_product(ir: AttentionIR, roots: Sequence[Expr]) -> tuple[Expr, ...]:
-    """Expressions over the score ``scale * q.k``, written over the raw product ``q.k``; base and form stay."""
+    """Expressions over the score ``scale * q.k``, written over the raw product ``q.k``; the base stays e."""
     chain = _Chain(ir.scale if ir.scale.op is Op.CONST else SCALE)
     return tuple(map(chain.value, roots))
 

@@ -80,9 +80,12 @@ def learned_inputs(ir: AttentionIR) -> tuple[Learned, ...]:
 def _learned(ir: AttentionIR, item: Input) -> Learned:
     reads = _reads(ir, item)
     axes = [_axes(item, read.load) for read in reads]
-    if not reads or all(read.is_by_row and a is not None and a == axes[0] for read, a in zip(reads, axes, strict=True)):
-        return Learned(item, Route.SUMS, reads, axes=(axes[0] or ()) if axes else ())
-    once = len(reads) == 1 and axes[0] is not None and {"b", "h", "q", "k"} <= set(axes[0])
+    if not reads:
+        return Learned(item, Route.SUMS, reads)
+    same = axes[0] if len(set(axes)) == 1 else None
+    if same is not None and all(read.is_by_row for read in reads):
+        return Learned(item, Route.SUMS, reads, same)
+    once = len(reads) == 1 and same is not None and {"b", "h", "q", "k"} <= set(same)
     return Learned(item, Route.PLACES, reads, reads_once=once)
 
 

@@ -17,7 +17,6 @@ from attngen.ir.types import Scalar
 from attngen.testing.criteria import Verdict, amplifies, compare, compare_lse, compare_zero, has_tanh
 from attngen.testing.tensor import Recipe, recipe_of
 
-
 _DRAWS = 4  # of random signs, for what rounding may do
 
 
@@ -173,7 +172,9 @@ class _Call:
             if name == "lse":
                 continue
             own = self.inputs[name[1:]].dtype if name[1:] in self.inputs else dtype
-            verdicts.append(compare(name, x, ref[name], base[name], own, sizes[name], amplified, wandering.get(name, 0.0)))
+            verdicts.append(
+                compare(name, x, ref[name], base[name], own, sizes[name], amplified, wandering.get(name, 0.0))
+            )
         for name in ("out", "dq"):
             rows = reference.heads_first(got[name], self.layout)
             verdicts.append(compare_zero(f"{name} of empty rows", rows, empty))
@@ -182,8 +183,8 @@ class _Call:
     def _wandering(self, out: Tensor, lse: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, float]:
         """W of each gradient: how far it goes when rounding ``out`` moves delta.
 
-        delta = rowsum(dO * O) - d_lse, so an error of delta is one of d_lse: here of random sign, and as large
-        as two standard deviations and more of what independent roundings of a row's outputs sum up to.
+        delta = rowsum(dO * O) - d_lse, so an error of delta is one of d_lse: here of random sign, and more
+        than two standard deviations of what independent roundings of a row's outputs sum up to.
         """
         if not lse.requires_grad:
             return {}

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase
 from attngen.testing.cases import Case, arguments, cases
 from attngen.testing.compare import Variant, assert_matches_reference
 from attngen.testing.criteria import Verdict
+from attngen.testing.reach import small_tiles
 from attngen.testing.tensor import STRIDES
 
 _SHRINK_SECONDS = 30.0
@@ -57,22 +58,25 @@ def run_property_tests(
     dtypes: Sequence[str] | None = None,
     head_dims: Sequence[int] | None = None,
     seed: int = 0,
-    max_length: int = 70,
+    max_length: int | None = None,
     strides: Sequence[str] = STRIDES,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Judge ``variant`` on ``examples`` drawn calls; the same ``seed`` draws the same calls.
 
     ``dtypes`` defaults to float16 and float32, and bfloat16 too on a CUDA device (Triton's interpreter
-    gets it wrong). ``head_dims`` restricts head_dim and v_dim, by default to a few on CUDA, where each is a
-    compilation; so is each of the memory layouts that ``strides`` restricts. ``progress`` is called with the
-    number of examples done. Never raises for a failure.
+    gets it wrong). Lengths go up to ``max_length``, by default to several tiles, which are small in the
+    interpreter for that. ``head_dims`` restricts head_dim and v_dim, by default to a few on CUDA, where each
+    is a compilation; so is each of the memory layouts that ``strides`` restricts. ``progress`` is called with
+    the number of examples done. Never raises for a failure.
     """
     on_cpu = device == "cpu"
     if dtypes is None:
         dtypes = ("float16", "float32") if on_cpu else ("bfloat16", "float16", "float32")
     if head_dims is None and not on_cpu:
         head_dims = (64, 80, 128)
+    if max_length is None:
+        max_length = 70 if on_cpu else 300
     report = Report(variant.name)
     failed: set[Case] = set()
     give_up = float("inf")
@@ -117,7 +121,8 @@ def run_property_tests(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors this small are slower on many
     try:
-        test()
+        with small_tiles(variant):
+            test()
     except Exception as error:
         report.error = error
         report.failure = (

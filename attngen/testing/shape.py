@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-#: Lengths beside which kernels go wrong: nothing, one, and the edges of 16- and 64-wide tiles.
-EDGES = (0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65)
+#: Lengths beside which kernels go wrong: nothing, one, and the edges of one tile and of two.
+EDGES = (0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 257)
 
 HEAD_DIMS = (16, 24, 64, 80, 96, 128, 256)
 

@@ -1,0 +1,43 @@
+"""Making short calls reach every part of a kernel: small tiles in the interpreter, small consts in the spec.
+
+A loop over tiles is only tested by sequences of several tiles, and a window of 4096 by more than 4096 keys.
+The interpreter is far too slow for either; but tile sizes are data there, and consts can be overridden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attngen.ir.nodes import AttentionIR
+from attngen.ir.types import Scalar
+
+# Another shape for each of forward, dK/dV and dQ, and no tile square but the last: (BLOCK_M, BLOCK_N, ...).
+_TILES = {256: ((16, 32, 1, 1), (32, 16, 1, 1), (16, 16, 1, 1))}
+
+_LARGE, _SHRINK = 256, 256
+
+
+@contextmanager
+def small_tiles(variant: Any) -> Iterator[None]:
+    """Interpreted, the kernels of ``variant`` have tiles of 16 and 32 in here; nothing else changes."""
+    tiles: dict[str, Any] = getattr(getattr(variant, "module", None), "TILES", {"interpreter": {}})
+    usual = tiles["interpreter"]
+    tiles["interpreter"] = _TILES
+    try:
+        yield
+    finally:
+        tiles["interpreter"] = usual
+
+
+def small_consts(ir: AttentionIR, except_for: Container[str] = ()) -> dict[str, Scalar]:
+    """Smaller values for the int consts (windows, chunks) that are longer than any call tests draw."""
+    return {
+        name: max(2, value // _SHRINK)
+        for name, value in ir.consts
+        if isinstance(value, int)
+        and not isinstance(value, bool)
+        and value >= _LARGE
+        and name not in except_for
+    }
