@@ -38,7 +38,7 @@ def make_maths(scope: Scope) -> Maths:
 def function_of(
     scope: Scope, name: str, doc: str, kind: str, roots: tuple[Expr, ...], parts: Hoisted
 ) -> Function:
-    """A jitted function of ``roots``, under the spec's clauses of a kind; it is given what is in ``parts``."""
+    """A jitted function of ``roots``, under the clauses of a kind; it is given what is in ``parts``."""
     given = [*scope.program_values, *parts.row, *parts.column]
     block = scope.kernel.results(roots, [g for g in given if g not in roots])
     clauses = [text for key, text in print_clauses(scope.ir).items() if key.split("[")[0] == kind]
