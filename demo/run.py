@@ -161,7 +161,7 @@ def train_twice(references: list[Attend]) -> bool:
     deviation = largest_deviation(by_kernel, by_reference)
     a, b = running_means(by_kernel)[-1], running_means(by_reference)[-1]
     console.print(f"mean loss of the last 20 steps: kernel {a:.4f}, reference {b:.4f}")
-    console.print(f"largest difference of the 20-step running means: {deviation:.4%} (at most {WITHIN:.1%})")
+    console.print(f"largest difference of the 20-step running means: {deviation:.1e} (at most {WITHIN:g})")
     return deviation <= WITHIN
 
 
