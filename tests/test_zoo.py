@@ -143,6 +143,6 @@ def test_a_mask_keeps_the_keys_that_its_paper_keeps(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_the_interpreted_kernels_meet_the_criterion(name: str) -> None:
-    report = run_property_tests(attngen.load(name), examples=8, seed=3)
+    report = run_property_tests(attngen.load(name), examples=6, max_length=40, seed=3)
     assert report.passed, report.failure
-    assert report.examples >= 8
+    assert report.examples >= 6

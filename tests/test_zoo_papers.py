@@ -29,7 +29,9 @@ def qkv(batch: int = 2, heads: int = 4, q_len: int = 12, k_len: int = 12, dim: i
     return [draw(batch, heads, n, dim, seed=seed) for seed, n in enumerate(lengths)]
 
 
-def by_reference(name: str, tensors: list[Tensor], learned: Learned, consts: Any = None, **given: Any) -> Tensor:
+def by_reference(
+    name: str, tensors: list[Tensor], learned: Learned, consts: Any = None, **given: Any
+) -> Tensor:
     """What the spec means. float64 learned inputs stay what they are, so that gradients reach them."""
     return attngen.load(name, **(consts or {})).reference(*tensors, **learned, **given)
 
@@ -39,7 +41,9 @@ def assert_same(ours: Tensor, paper: Tensor, learned: Learned) -> None:
     torch.testing.assert_close(ours, paper, rtol=1e-9, atol=1e-10)
     weights = draw(*paper.shape, seed=9)
     leaves = list(learned.values())
-    for mine, theirs in zip(*(torch.autograd.grad(x, leaves, weights) for x in (ours, paper)), strict=True):
+    for mine, theirs in zip(
+        *(torch.autograd.grad(x, leaves, weights, retain_graph=True) for x in (ours, paper)), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
         assert mine.abs().sum() > 0
 
@@ -141,7 +145,10 @@ def test_swin_is_attention_in_windows_with_the_published_index_and_mask(shift: i
     paper = torch.softmax(logits, -1) @ v
 
     # One sequence, window after window; or a batch of windows, as the published code has it.
-    given = {"consts": {"window": window}, "region": regions.flatten().int() if shift else torch.zeros(1).int()}
+    given = {
+        "consts": {"window": window},
+        "region": regions.flatten().int() if shift else torch.zeros(1).int(),
+    }
     whole = [x.transpose(0, 1).flatten(1, 2)[None] for x in (q, k, v)]
     ours = by_reference("swin_window_bias", whole, learned, **given)
     assert_same(ours[0].unflatten(1, (-1, area)).transpose(0, 1), paper, learned)
