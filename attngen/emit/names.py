@@ -16,7 +16,9 @@ from attngen.ir.nodes import CORNERS, POSITIONS, SIZES, AttentionIR, Expr, Op, m
 from attngen.plan.base2 import LOG2_E, SCALE
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NOT_CODE = re.compile(r'\{#.*?#\}|""".*?"""|#[^\n]*', re.DOTALL)
+_NOT_CODE = re.compile(r'\{#.*?#\}|\{%.*?%\}|""".*?"""|#[^\n]*', re.DOTALL)
+_SLOT = re.compile(r"\{\{.*?\}\}")  # of a template: only what it quotes can be a word of the module
+_QUOTED = re.compile(r'"([^"]*)"')
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
 FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
@@ -32,6 +34,11 @@ DROPOUT = ("Seed", "seed", "threshold", "kept_scale", "kept", "head", "dropout_o
 _LONGEST = 32  # characters of a name made from an expression
 
 
+def _code_of(template: str) -> str:
+    """What a template may write into a module, without Jinja's tags and the names of its macros."""
+    return _SLOT.sub(lambda slot: " ".join(_QUOTED.findall(slot.group())), _NOT_CODE.sub("", template))
+
+
 class Names:
     """Hands out names that nothing else has. ``templates`` are the texts whose every word is taken."""
 
@@ -39,7 +46,7 @@ class Names:
         self._taken = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
         self._taken.update(POSITIONS, SIZES, CORNERS, HELPERS, FUNCTIONS, LINES, DROPOUT)
         for text in templates:
-            self._taken.update(_IDENTIFIER.findall(_NOT_CODE.sub("", text)))
+            self._taken.update(_IDENTIFIER.findall(_code_of(text)))
         self._tried: dict[str, int] = {}
         self._own: dict[str, str] = {str(SCALE.value): str(SCALE.value)}
         self._gradients: dict[str, str] = {}
