@@ -6,7 +6,7 @@ Nothing here is tiled, skipped or derived: it defines correctness and is never i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -261,7 +261,8 @@ def contributions(
 ) -> dict[str, Tensor]:
     """For each ``grad`` input, the sum of the absolute contributions to each element of its gradient.
 
-    What the numerics criterion calls the size of what was summed. Heads first; float64 throughout.
+    What the numerics criterion calls the size of what was summed, the sums inside dP and delta among it:
+    each score contributes p (|dO| |V|' + rowsum|dO O| + |dlse|) |dscore/dx|. Heads first; float64 throughout.
     """
     q, k, v = (t.detach().double() for t in (q, k, v))
     env = bind(ir, q, k, v, inputs, params)
@@ -278,21 +279,36 @@ def contributions(
         zeros.requires_grad_()
     env = replace(env, inputs=widened, nudge=nudge)
     result = attend(ir, q, k, v, env, seed, torch.float64)
-    nodes = list(nudge)
     sizes = {name: torch.zeros_like(widened[name]) for name in learned}
-    if not result.out.requires_grad and not result.lse.requires_grad:
+    differentiated = [
+        (values, size.detach())
+        for values, size in _largest_derivatives(ir, env, result, v, dout.double(), dlse.double())
+        if values.requires_grad
+    ]
+    if not differentiated:
         return sizes  # no learned input, or only in the mask, through which no gradient flows
-    each = torch.autograd.grad(
-        [result.out, result.lse],
-        [nudge[n] for n in nodes],
-        [dout.double(), dlse.double()],
-        allow_unused=True,
-    )
+    values, weights = zip(*differentiated, strict=True)
+    nodes = list(nudge)
+    each = torch.autograd.grad(values, [nudge[n] for n in nodes], weights, allow_unused=True)
     for node, parts in zip(nodes, each, strict=True):
         if parts is None or widened[str(node.value)].numel() == 0:
             continue
         table = torch.zeros_like(widened[str(node.value)], requires_grad=True)
         indices = [evaluate(i, env, torch.float64) for i in node.args]
         read = gather(table, indices).expand(parts.shape)
-        sizes[str(node.value)] += torch.autograd.grad(read, table, parts.abs())[0]
+        sizes[str(node.value)] += torch.autograd.grad(read, table, parts.abs().nan_to_num(0.0))[0]
     return sizes
+
+
+def _largest_derivatives(
+    ir: AttentionIR, env: Environment, result: Result, v: Tensor, dout: Tensor, dlse: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The final score and the sink, each with what the derivative by it can be if nothing cancels."""
+    weight = 1.0 if ir.dropout is None else kept_weight(drop_probability(ir.dropout, env))
+    lse = result.lse[..., None]
+    delta = (dout * result.out).abs().sum(-1, keepdim=True) + dlse.abs()[..., None]
+    through = weight * dout.abs() @ _per_query_head(v, env.grid).abs().mT + delta
+    yield result.score, torch.where(result.kept, torch.exp(result.score - lse), 0.0) * through
+    if ir.sink is not None:
+        sink = evaluate(ir.sink, env, torch.float64).expand(lse.shape)
+        yield sink, torch.where(sink == -_INF, 0.0, torch.exp(sink - lse)) * delta

@@ -111,7 +111,7 @@ def load_tile(
         row = first + tl.arange(0, ROWS)[:, None]
         column = tl.arange(0, COLUMNS)[None, :]
         place += b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
-        place += row.to(tl.int64) * stride_s + column * stride_d
+        place += row.to(tl.int64) * stride_s + column.to(tl.int64) * stride_d
         if RAGGED:
             return tl.load(place, mask=(row < length) & (column < WIDTH), other=0.0)
         elif WIDTH < COLUMNS:
@@ -128,7 +128,7 @@ def store_tile(X, tile, first, WIDTH: tl.constexpr):
     row = first + tl.arange(0, tile.shape[0])[:, None]
     column = tl.arange(0, tile.shape[1])[None, :]
     place += b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
-    place += row.to(tl.int64) * stride_s + column * stride_d
+    place += row.to(tl.int64) * stride_s + column.to(tl.int64) * stride_d
     tl.store(place, tile.to(place.dtype.element_ty), mask=(row < length) & (column < WIDTH))
 
 
@@ -287,7 +287,7 @@ def forward_kernel(
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    kept_any = row_sum > 0.0
+    kept_any = row_sum != 0.0  # NaN stays NaN
     row_sum = tl.where(kept_any, row_sum, 1.0)
     acc = acc * (1.0 / row_sum)[:, None]
     lse = tl.where(kept_any, row_max * 0.6931471805599453 + tl.log(row_sum), float("-inf"))
@@ -634,7 +634,8 @@ def dq_kernel(
     delta = load_rows(Delta, head, q_first, padded, BLOCK_M, TMA)[:, None]
     rest = load_rows(Rest, head, q_first, padded, BLOCK_M, TMA)[:, None] if EXACT else 0.0
     stats = (lse2, rest, delta)
-    q = tl.minimum(q_first + tl.arange(0, BLOCK_M)[:, None], q_len - 1)
+    row = q_first + tl.arange(0, BLOCK_M)[:, None]
+    q = tl.minimum(row, q_len - 1)
     pos = q + (k_len - q_len)
     scale_log2 = 1.4426950408889634 * scale
     slopes_h_log2 = 1.4426950408889634 * tl.load(slopes_ptr + h.to(tl.int64) * slopes_stride_0)
@@ -796,14 +797,17 @@ def variant_arguments(q, k, v, slopes):
 def constants_of(q, k, v, tile, tma):
     """The keyword arguments of a launch with this tile."""
     block_m, block_n, warps, stages = tile
+    wide = max(16, triton.next_power_of_2(q.shape[3]))
     exact = q.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
     return {
         "HEAD_DIM": q.shape[3],
         "V_DIM": v.shape[3],
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
-        "BLOCK_D": max(16, triton.next_power_of_2(q.shape[3])),
-        "BLOCK_DV": max(16, triton.next_power_of_2(v.shape[3])),
+        "BLOCK_D": wide,
+        # Triton 3.6 reads past V's tile on sm_90 where its rows are under 128 bytes and shorter than K's
+        # and neither can be copied asynchronously.
+        "BLOCK_DV": max(min(wide, 64), triton.next_power_of_2(v.shape[3])),
         "EXACT": q.dtype == torch.float32,
         "TMA": tma,
         "PRECISION": "ieee" if exact else "tf32",
@@ -926,7 +930,8 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
             **constants,
         )
         constants = constants_of(q, k, v, dq_tile, tma)
-        dq_kernel[(triton.cdiv(q.shape[2], dq_tile[0]) * rows,)](
+        grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
+        arguments = (
             *sources_of(dq_tile, tma, constants, q, k, v, d_out),
             *row_sources(dq_tile, tma, lse2, rest, delta),
             dq,
@@ -935,14 +940,14 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
             *sizes_of(q, k),
             padded,
             *own,
-            **constants,
         )
+        dq_kernel[grid](*arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_eca1e762533b_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_9faa2a587932_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

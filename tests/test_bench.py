@@ -335,11 +335,11 @@ def test_the_property_runs_table_shows_a_failure() -> None:
 
 def test_a_cell_is_built_and_judged() -> None:
     module = script("property_run")
-    cell = module.Cell("causal", ("float32",), (16,), ("transposed",), 3, 0)
+    cell = module.Cell("causal", ("float32",), (16,), ("transposed",), 3, 0, small=False)
     assert module.build(cell, "cpu") == ""
     outcome = module.judge(cell, "cpu")
     assert outcome.failure == ""
     assert outcome.examples == {"float32": 3}
-    nothing = module.Cell("no_such_spec", ("float32",), (16,), ("offset",), 1, 0)
+    nothing = module.Cell("no_such_spec", ("float32",), (16,), ("offset",), 1, 0, small=False)
     assert module.build(nothing, "cpu").startswith("no_such_spec float32 16 offset: ")
     assert module.judge(nothing, "cpu").failure

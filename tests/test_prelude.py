@@ -75,7 +75,7 @@ def test_t5_buckets_are_transformers_at_every_distance(word: str, buckets: int, 
 
 
 def test_wavlms_buckets_are_transformers_too() -> None:
-    """Of 320 up to 800: the distance 713 lies 5e-7 under a bucket's edge, as a part of the logarithms' range."""
+    """Of 320 up to 800: the distance 713 lies 5e-7 under a bucket's edge, as a part of the range."""
     positions = torch.arange(-2000, 2001)
     found = evaluate(expr("t5_bucket(i, 320, 800)").args[0], i=positions)
     assert torch.equal(found, transformers_bucket(positions, True, 320, 800))

@@ -408,14 +408,14 @@ def test_tensors_of_no_recipe_are_reproduced_from_a_file(tmp_path: Any, monkeypa
 def test_nan_never_passes_and_infinity_only_where_the_true_value_overflows() -> None:
     ref = torch.tensor([1.0, 2.0, 1e6], dtype=torch.float64)
     good = torch.tensor([1.0, 2.0, float("inf")], dtype=torch.float16)
-    assert compare("x", good, ref, good, torch.float16, 1.0, False).passed
+    assert compare("x", good, ref, good, torch.float16, 1.0, 0.0, False).passed
     for at, bad in ((0, float("nan")), (2, float("nan")), (1, float("inf")), (2, -float("inf"))):
         x = good.clone()
         x[at] = bad
-        verdict = compare("x", x, ref, good, torch.float16, 1.0, False)
+        verdict = compare("x", x, ref, good, torch.float16, 1.0, 0.0, False)
         assert not verdict.passed and verdict.worst == (at,)
     poisoned_base = torch.full_like(good, float("nan"))
-    assert not compare("x", good + 0.1, ref, poisoned_base, torch.float16, 1.0, False).passed
+    assert not compare("x", good + 0.1, ref, poisoned_base, torch.float16, 1.0, 0.0, False).passed
 
 
 def test_the_bound_is_the_baselines_error_twice_and_three_times_where_amplified() -> None:
@@ -429,7 +429,7 @@ def test_the_bound_is_the_baselines_error_twice_and_three_times_where_amplified(
     ):
         x = torch.zeros(8, dtype=torch.float64)
         x[3] = error  # so that the mean stays small
-        assert compare("x", x, ref, base, torch.float16, 0.0, amplified).passed is passes
+        assert compare("x", x, ref, base, torch.float16, 0.0, 0.0, amplified).passed is passes
 
 
 def test_the_mean_is_held_tighter_for_large_sixteen_bit_tensors() -> None:
@@ -439,7 +439,36 @@ def test_the_mean_is_held_tighter_for_large_sixteen_bit_tensors() -> None:
         (4096, torch.float32, True),
     ):
         ref, base = torch.zeros(n, dtype=torch.float64), torch.full((n,), 0.01, dtype=torch.float64)
-        assert compare("x", base * 1.7, ref, base, dtype, 0.0, False).passed is passes
+        assert compare("x", base * 1.7, ref, base, dtype, 0.0, 0.0, False).passed is passes
+
+
+def test_a_bound_is_never_narrowed_by_the_side_its_rounding_falls_on() -> None:
+    """(x + 0.3) - 0.3 lies under x for some x, over it for others."""
+    for value in (-0.003133466914534351, 0.003133466914534351, 0.7, -1.7122449789108183):
+        ref = torch.tensor([value], dtype=torch.float64)
+        exact = ref.float()
+        assert compare("x", exact, ref, exact, torch.float32, 0.0, 0.0, False).bound >= 0.0
+
+
+def test_float32_weights_may_be_off_by_what_their_scores_can_hold() -> None:
+    """One key alone has weight 1; exp(s - lse) of a float32 score of 100 has it to about 100 * 2^-24."""
+    ref = torch.full((64,), 3.0, dtype=torch.float64)
+    base = ref.float()
+    for error, passes in ((2.0**-24 * 100, True), (2.0**-19 * 100, False)):
+        x = ref.clone()
+        x[3] *= 1 + error
+        assert compare("x", x, ref, base, torch.float32, 3.0, 100.0, False).passed is passes
+
+
+def test_the_size_of_a_sinks_gradient_counts_the_terms_of_delta_that_cancel() -> None:
+    source = Source("variant v\ninput s: float32[heads] grad\nsink = s[h]\n", "v.attn")
+    ir = build(parse(source), source)
+    q = k = torch.ones(1, 1, 1, 4)
+    v = torch.tensor([1.0, -1.0, 1.0, -1.0]).reshape(1, 1, 1, 4)
+    given: Any = {"inputs": {"s": torch.zeros(1)}, "params": {}, "seed": 0}
+    (size,) = reference.contributions(ir, q, k, v, torch.ones_like(v), torch.zeros(1, 1, 1), **given)["s"]
+    kept = torch.tensor(2.0).exp() / (1 + torch.tensor(2.0).exp())  # of q . k / sqrt(4)
+    torch.testing.assert_close(size.item(), (kept * (1 - kept) * 4).item(), rtol=1e-6, atol=0)
 
 
 def test_lse_must_meet_minus_infinity_exactly() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from attngen.emit.prose import WIDTH
 
 _UNPACKED = re.compile(r" *(?P<names>\w+(, \w+)+) = (?P<value>\w+)")
+_RETURNED = re.compile(r" *return (?P<values>.+)")
 _QUIET = re.compile(r'"[^"]*"|\'[^\']*\'|#.*')
 
 
@@ -43,9 +44,11 @@ def _opened(line: str, *, inside: bool) -> Iterator[str]:
     if cuts:
         yield from _arguments(line, 0, len(line.rstrip(",")), cuts, indent)
         return
-    unpacked = _UNPACKED.fullmatch(line)
+    unpacked, returned = _UNPACKED.fullmatch(line), _RETURNED.fullmatch(line)
     if unpacked:
         line = f"{indent}({unpacked['names']}) = {unpacked['value']}"
+    elif returned and _cuts(line, returned.start("values")):
+        line = f"{indent}return ({returned['values']})"
     place = _bracket(line)
     if place is None:
         yield line
@@ -67,14 +70,14 @@ def _arguments(line: str, start: int, end: int, cuts: list[int], indent: str) ->
         if not argument:
             continue
         opened = f"{indent}{argument},"
-        if len(opened) <= WIDTH:
-            yield opened
-        elif terms := _terms(argument):
-            *before, last_term = terms
-            yield from (f"{indent}{term}" for term in before)
-            yield f"{indent}{last_term},"
-        else:
-            yield from _opened(opened, inside=False)
+        terms = _terms(argument) if len(opened) > WIDTH else []
+        for part in (
+            [*(f"{indent}{term}" for term in terms[:-1]), f"{indent}{terms[-1]},"] if terms else [opened]
+        ):
+            if len(part) <= WIDTH:
+                yield part
+            else:
+                yield from _opened(part, inside=False)
 
 
 def _terms(text: str) -> list[str]:
@@ -107,9 +110,9 @@ def _cuts(line: str, start: int) -> list[int]:
 
 
 def _bracket(line: str) -> tuple[int, int] | None:
-    """The last outermost brackets of a call, a signature, a tuple or a list: where they stand."""
+    """The longest outermost brackets of a call, a signature, a tuple or a list: where they stand."""
     masked = _masked(line)
-    depth, start, found = 0, 0, None
+    depth, start, found = 0, 0, (0, 0)
     for place, character in enumerate(masked):
         if character in "([{":
             start = place if depth == 0 else start
@@ -117,8 +120,8 @@ def _bracket(line: str) -> tuple[int, int] | None:
         elif character in ")]}":
             depth -= 1
             if depth == 0 and _holds_items(masked, start):
-                found = (start, place) if place > start + 1 else found
-    return found if depth == 0 else None
+                found = max(found, (start, place), key=lambda span: span[1] - span[0])
+    return found if depth == 0 and found[1] > found[0] + 1 else None
 
 
 def _holds_items(masked: str, start: int) -> bool:

@@ -102,4 +102,3 @@ def _is_plain(scale: Expr) -> bool:
     words = {node.value for node in known if node.op is Op.WORD}
     plain = words <= {"head_dim", "v_dim"} and all(node.op in _PLAIN for node in known)
     return plain and all(fits_int64(known[node]) for node in known if node.type is Type.INT)
-

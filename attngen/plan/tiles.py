@@ -104,6 +104,7 @@ _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
     "sm_90": {
         64: {"dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 4, 3)},
         128: {"forward": Tile(64, 32, 4, 3), "dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 4, 3)},
+        256: {"forward": Tile(128, 32, 8, 2), "dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 8, 2)},
     },
 }
 

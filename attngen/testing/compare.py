@@ -173,7 +173,17 @@ class _Call:
                 continue
             own = self.inputs[name[1:]].dtype if name[1:] in self.inputs else dtype
             verdicts.append(
-                compare(name, x, ref[name], base[name], own, sizes[name], amplified, wandering.get(name, 0.0))
+                compare(
+                    name,
+                    x,
+                    ref[name],
+                    base[name],
+                    own,
+                    size=sizes[name],
+                    scores=scores,
+                    amplified=amplified,
+                    wandering=wandering.get(name, 0.0),
+                )
             )
         for name in ("out", "dq"):
             rows = reference.heads_first(got[name], self.layout)

@@ -4,10 +4,11 @@
 
     max|x - ref|  <= f * max|base - ref| + floor           f = 2, or 3 where the score amplifies errors
     mean|x - ref| <= F * mean|base - ref| + floor / 4      F = 1.5 for 16-bit tensors of 4096 elements, else 3
-    floor = 2 * max|(ref + 0.3 - 0.3) - ref| in that dtype + 2**-21 * A + W
+    floor = 2 * max|(ref + 0.3 - 0.3) - ref| in that dtype + (2**-21 + 2**-23 * max|s|) * A + W
 
 A is the size of what was summed. Without it a correct kernel fails where the true value is 0 and the
-baseline exact; in float32 the baseline is as good as any kernel. W is what the rounding of ``out`` alone may
+baseline exact; in float32 the baseline is as good as any kernel. The weights are exp(s - lse) of float32
+scores, so their relative error grows with the largest kept score. W is what the rounding of ``out`` alone may
 do to a gradient: a kernel that keeps only out and lse takes delta = rowsum(dO * O) from the rounded out. The
 baseline does so too, but where a gradient has few elements its error may be 0 by luck. NaN never passes.
 """
@@ -52,14 +53,18 @@ def compare(
     base: Tensor,
     dtype: torch.dtype,
     size: float,
+    scores: float,
     amplified: bool,
     wandering: float = 0.0,
 ) -> Verdict:
-    """Judge ``x`` against ``ref`` (float64), of ``dtype``. ``size`` is A and ``wandering`` W."""
+    """Judge ``x`` against ``ref`` (float64), of ``dtype``.
+
+    ``size`` is A, ``scores`` max|s| and ``wandering`` W.
+    """
     ref, base, got = ref.detach().double(), base.detach().double(), x.detach().double()
     rounded = ref.to(dtype)
-    wobble = _largest(((rounded + 0.3 - 0.3) - rounded).double().nan_to_num(0.0, 0.0, 0.0))
-    floor = 2 * wobble + 2.0**-21 * size + wandering
+    wobble = _largest(((rounded + 0.3 - 0.3) - rounded).double().abs().nan_to_num(0.0, 0.0, 0.0))
+    floor = 2 * wobble + (2.0**-21 + 2.0**-23 * scores) * size + wandering
     # A true value beyond the dtype's range may come back as infinity: both sides stop at its largest number.
     top = torch.finfo(dtype).max
     ref, base, stopped = (t.clamp(-top, top) for t in (ref, base, got))

@@ -8,6 +8,7 @@ from gpu_calls import Tensors, keywords, relative, run, tensors
 
 import attngen
 from attngen.testing import assert_matches_reference
+from attngen.testing.tensor import Recipe
 
 LENGTHS = [(0, 0), (0, 5), (5, 0), (1, 1), (1, 129), (129, 1), (63, 65), (128, 128), (200, 333), (333, 200)]
 
@@ -49,6 +50,19 @@ def test_strides_change_no_result(kind: str) -> None:
     for name in want:
         expected = want[name].expand_as(got[name])
         assert relative(got[name], expected) < 1e-2, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dims", [(24, 16), (64, 16), (128, 32), (256, 16), (16, 64)], ids=str)
+def test_a_v_dim_of_its_own_is_right_off_every_alignment(dims: tuple[int, int], dtype: torch.dtype) -> None:
+    """Triton 3.6 once read past the end of V's tile in shared memory here."""
+    head_dim, v_dim = dims
+    shapes = ((1, 2, 255, head_dim), (1, 1, 255, head_dim), (1, 1, 255, v_dim), (1, 2, 255, v_dim))
+    name = str(dtype).removeprefix("torch.")
+    q, k, v, d_out = (
+        Recipe(shape, name, "offset", seed=seed).build("cuda") for seed, shape in enumerate(shapes)
+    )
+    assert_matches_reference(attngen.load("full"), q, k, v, dout=d_out)
 
 
 def test_the_gradient_of_the_log_sum_exp_flows() -> None:
