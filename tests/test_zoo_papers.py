@@ -1,6 +1,7 @@
 """Every spec of the zoo against its paper's maths, written as the published code writes it: dense, by hand.
 
-Values, and the gradients of what the paper learns, or of q, k and v where it learns nothing, in float64. Nothing here reads a spec.
+Values, and the gradients of what the paper learns, or of q, k and v where it learns nothing, in float64.
+Nothing here reads a spec.
 """
 
 from __future__ import annotations
