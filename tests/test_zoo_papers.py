@@ -1,11 +1,14 @@
-"""Specs of the zoo against their papers' maths, written as the published code writes it: dense, by hand.
+"""Every spec of the zoo against its paper's maths, written as the published code writes it: dense, by hand.
 
-Values, and the gradients of what the paper learns, in float64. Nothing here reads a spec.
+Values, and the gradients of what the paper learns, or of q, k and v where it learns nothing, in float64.
+Nothing here reads a spec.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -16,6 +19,7 @@ from test_prelude import transformers_bucket
 from torch import Tensor
 
 import attngen
+from attngen.spec_file import zoo_names
 
 Learned = dict[str, Tensor]
 
@@ -201,3 +205,125 @@ def test_cosine_attention_scales_the_cosine_by_a_clamped_temperature() -> None:
     ours = by_reference("cosine_temperature", unit, {"log_scale": learned["log_scale"]})
     assert_same(ours, paper, learned)
     assert torch.autograd.grad(ours.sum(), learned["log_scale"])[0][3] == 0.0
+
+
+def one_by_one(q: Tensor, k: Tensor, v: Tensor, keys_of: Callable[[int, int], list[int]]) -> Tensor:
+    """Attention of each batch row's each query over the keys that it is given, and no others; 0 over none."""
+    rows = []
+    for b, i in product(range(q.shape[0]), range(q.shape[2])):
+        keys = keys_of(b, i)
+        rows.append(F.scaled_dot_product_attention(q[b, :, i, None], k[b][:, keys], v[b][:, keys]))
+    return torch.stack(rows).squeeze(2).unflatten(0, (q.shape[0], -1)).transpose(1, 2)
+
+
+def published_slopes(heads: int) -> Tensor:
+    """get_slopes of ALiBi's published code, for a power of two."""
+    start = 2 ** (-(2 ** -(math.log2(heads) - 3)))
+    return torch.tensor([start * start**i for i in range(heads)])
+
+
+def alibi(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As published: slopes times the key's place, since what is the same for all keys of a row is nothing."""
+    bias = published_slopes(4).double()[:, None, None] * torch.arange(12)
+    return torch.softmax((q @ k.mT / 4.0 + bias).masked_fill(~lower(12), -math.inf), -1) @ v
+
+
+def lower(n: int) -> Tensor:
+    return torch.ones(n, n, dtype=torch.bool).tril()
+
+
+def capped(cap: float, outside: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Gemma 2's eager attention in Transformers: cap, then mask."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = q @ k.mT * 16**-0.5
+        weights = torch.tanh(weights / cap) * cap
+        return torch.softmax(weights.masked_fill(outside, -math.inf), -1) @ v
+
+    return attention
+
+
+def chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of each chunk of 5 alone."""
+    parts = zip(*(x.split(5, 2) for x in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part, is_causal=True) for part in parts], 2)
+
+
+DOCUMENTS = [[4, 5, 3], [1, 11, 0]]  # the lengths in each row of the batch
+
+
+def packed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of each document alone."""
+    rows = []
+    for b, lengths in enumerate(DOCUMENTS):
+        parts = zip(*(x[b].split(lengths, 1) for x in (q, k, v)), strict=True)
+        rows.append(torch.cat([F.scaled_dot_product_attention(*part, is_causal=True) for part in parts], 1))
+    return torch.stack(rows)
+
+
+def square(i: int) -> list[int]:
+    """The pixels of a 4 x 3 image (4 wide) at most 1 away from pixel i, across and down."""
+    x, y = i % 4, i // 4
+    return [row * 4 + at for row in range(3) for at in range(4) if abs(at - x) <= 1 and abs(row - y) <= 1]
+
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], Attention]] = {
+    "full": ({}, {}, F.scaled_dot_product_attention),
+    "causal": ({}, {}, partial(F.scaled_dot_product_attention, is_causal=True)),
+    "alibi": ({}, {"slopes": published_slopes(4)}, alibi),
+    "softcap": ({}, {"cap": 0.5}, capped(0.5, ~lower(12))),
+    "gemma2_local": ({"window": 4}, {"cap": 0.5}, capped(0.5, ~lower(12) | lower(12).tril(-4))),
+    "sliding_window": (
+        {"window": 4},
+        {},
+        lambda q, k, v: one_by_one(q, k, v, lambda b, i: list(range(max(0, i - 3), i + 1))),
+    ),
+    "prefix_lm": (
+        {},
+        {"prefix": torch.tensor([3, 7], dtype=torch.int32)},
+        lambda q, k, v: one_by_one(q, k, v, lambda b, i: list(range(max(i + 1, [3, 7][b])))),
+    ),
+    "packed_documents": (
+        {},
+        {"doc": torch.tensor([[0] * 4 + [1] * 5 + [2] * 3, [0] + [1] * 11], dtype=torch.int32)},
+        packed,
+    ),
+    "streaming_llm": (  # what the cache holds: the first tokens and the last ones
+        {"window": 4, "keep": 2},
+        {},
+        lambda q, k, v: one_by_one(q, k, v, lambda b, i: sorted({*range(min(2, i + 1)), *range(i + 1)[-4:]})),
+    ),
+    "chunked": ({"chunk": 5}, {}, chunks),
+    "neighbourhood_2d": (
+        {"width": 4, "radius": 1},
+        {},
+        lambda q, k, v: one_by_one(q, k, v, lambda b, i: square(i)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_learns_nothing_is_its_papers_attention_too(name: str) -> None:
+    consts, given, paper = OTHERS[name]
+    learned = {n: x.requires_grad_() for n, x in zip("qkv", qkv(), strict=True)}
+    ours = attngen.load(name, **consts).reference(*learned.values(), **given)
+    assert_same(ours, paper(*learned.values()), learned)
+
+
+def test_dropped_zeroes_weights_at_its_rate_and_scales_up_the_others() -> None:
+    q, k, _ = qkv(q_len=64, k_len=64)
+    v = torch.eye(64, dtype=torch.float64).expand(2, 4, 64, 64)  # so that out is the weights
+    weights = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    ours = attngen.load("dropped").reference(q, k, v, p=0.25, seed=1)
+    assert isinstance(ours, Tensor)
+    kept = ours != 0
+    torch.testing.assert_close(ours[kept], (weights / 0.75)[kept], rtol=1e-12, atol=0)
+    assert kept[weights != 0].double().mean().item() == pytest.approx(0.75, abs=0.01)
+
+
+def test_every_spec_of_the_zoo_is_held_against_its_paper() -> None:
+    """Those that learn something, each by a test above; the others."""
+    with_tests = {"t5", "gpt_oss", "dense_bias", "relative_table", "head_gate", "swin_window_bias"}
+    with_tests |= {"graphormer_spatial", "cosine_temperature", "dropped"}
+    assert with_tests | set(OTHERS) == set(zoo_names())
