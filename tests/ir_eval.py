@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from attngen.ir.nodes import Expr, Op, postorder
+from attngen.ir.nodes import BEYOND, Expr, Op, postorder
 from attngen.ir.types import Scalar, Type
 
 
@@ -65,6 +65,13 @@ def _value(node: Expr, args: list[Scalar], env: Env) -> Scalar:
         return env.score
     if op is Op.LOAD:
         return _nearest(env.inputs[name], [int(a) for a in args])
+    if op is Op.SEARCH:
+        *row, value = (int(a) for a in args)
+        data = env.inputs[name]
+        for index in row:
+            data = data[min(max(index, 0), len(data) - 1)]
+        count = sum(entry < value for entry in data)
+        return -BEYOND if count == 0 else BEYOND if count == len(data) else count
     if op in _ROUNDED and node.args[0].type is Type.FLOAT:
         args = [to_float32(a) for a in args]
     if node.args[-1].type is Type.FLOAT and op in _FLOATS:

@@ -7,13 +7,17 @@
 Each comparison of integers is solved for the streamed variable: sums are collected, then +, -, factors,
 ``//`` by a constant, ``abs``, ``min``, ``max``, ``clamp`` and ``where`` are peeled off, which leaves
 ``k <= e`` or ``k >= e``. The tile's extent of ``e`` gives the outward bound (possible) and the inward one
-(certain). ``and``, ``or`` and ``not`` then combine lists of pieces (see ``pieces``), so that several ranges
-a tile need only another last step. A condition free of both variables (``h % 2 == 0``) guards its pieces.
+(certain). ``and``, ``or`` and ``not`` then combine lists of pieces (see ``pieces``), which are gathered into
+a few ranges, apart from one another: the first keys and a window behind the query. A condition free of both
+variables (``h % 2 == 0``) guards its pieces.
 
-Not understood, hence possible everywhere and certain nowhere: comparisons of floats and ``!=`` where they
-depend on a position, ``%`` of the streamed variable, the variable in two terms that do not cancel, times or
-divided by what is not a constant, and inputs indexed by ``q`` or ``k`` (``doc[b, pos] == doc[b, k]``).
-Always safe: such a tile is visited and masked.
+An input that is declared ``sorted`` rises with its last index, so ``doc[b, k] <= e`` holds up to where the
+row reaches e + 1, which a search finds: ``doc[b, pos] == doc[b, k]`` becomes two searches in the table.
+
+Not understood, hence possible everywhere and certain nowhere: comparisons of floats where they depend on a
+position, ``%`` of the streamed variable, the variable in two terms that do not cancel, times or divided by
+what is not a constant, and other inputs indexed by the streamed variable. Always safe: such a tile is
+visited and masked.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from attngen.analysis.extent import Extents
-from attngen.analysis.linear import Linear, Sums, at_most_zero, to_expr
+from attngen.analysis.linear import Linear, Sums, at_most_zero, term, to_expr
 from attngen.analysis.pieces import (
     EVERYTHING,
     NOTHING,
@@ -36,7 +40,7 @@ from attngen.analysis.pieces import (
     provided,
 )
 from attngen.analysis.rates import Rate
-from attngen.ir.nodes import FALSE, TRUE, Expr, Op, const, make, postorder, word
+from attngen.ir.nodes import FALSE, TRUE, Expr, Input, Op, const, make, postorder, search, word
 from attngen.ir.types import Type
 
 __all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
@@ -59,24 +63,31 @@ class Range:
 
 
 @lru_cache(maxsize=8)  # the lints and the plan ask for the same mask
-def key_ranges(mask: Expr) -> tuple[Range, ...]:
+def key_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...]:
     """The keys of a query tile with rows ``q_first`` to ``q_last`` (both included).
 
-    A key that some row keeps lies in some ``possible``; every row keeps each key of a ``certain``.
+    A key that some row keeps lies in some ``possible``; every row keeps each key of a ``certain``. Usually
+    the ranges are apart and in rising order, but not at every call. At least one; ``inputs`` says which
+    inputs are sorted.
     """
-    return _ranges(mask, streamed="k", tiled="q")
+    return _ranges(mask, inputs, streamed="k", tiled="q")
 
 
-def query_ranges(mask: Expr) -> tuple[Range, ...]:
+def query_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...]:
     """The queries of a key tile with columns ``k_first`` to ``k_last``: the transpose of ``key_ranges``."""
-    return _ranges(mask, streamed="q", tiled="k")
+    return _ranges(mask, inputs, streamed="q", tiled="k")
 
 
-def _ranges(mask: Expr, *, streamed: str, tiled: str) -> tuple[Range, ...]:
+def _ranges(mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str) -> tuple[Range, ...]:
     sums = Sums()
-    region = _Solver(streamed, tiled, sums).region(mask)
+    rising = frozenset(i.name for i in inputs if i.sorted)
+    region = _Solver(streamed, tiled, sums, rising).region(mask)
     intervals = Intervals(f"{streamed}_len", sums)
-    return (Range(intervals.hull(region.possible), intervals.best(region.certain)),)
+    clusters = intervals.apart(region.possible)
+    return tuple(
+        Range(possible, intervals.best(region.certain, possible if len(clusters) > 1 else None))
+        for possible in map(intervals.hull, clusters)
+    )
 
 
 @dataclass(frozen=True)
@@ -105,10 +116,11 @@ _NOWHERE = _Region(NOTHING, NOTHING)
 
 
 class _Solver:
-    def __init__(self, streamed: str, tiled: str, sums: Sums) -> None:
+    def __init__(self, streamed: str, tiled: str, sums: Sums, rising: frozenset[str]) -> None:
         self._variable = word(streamed)
         self._sums = sums
-        self._extents = Extents(tiled, sums)
+        self._rising = rising
+        self._extents = Extents(tiled, sums, rising)
         own = Rate.COLUMN if streamed == "k" else Rate.ROW
         self._streamed_rates = (own, Rate.TILE)
         # For each BOOL node: where it is true, and where it is false.
@@ -153,7 +165,10 @@ class _Solver:
             strict = 1 if node.op is Op.LT else 0
             return self._at_most_zero(gap.plus(strict)), self._at_most_zero(gap.times(-1).plus(1 - strict))
         equal = self._at_most_zero(gap) & self._at_most_zero(gap.times(-1))
-        return (equal, _ANYWHERE) if node.op is Op.EQ else (_ANYWHERE, equal)
+        if any(end.op is Op.SEARCH for piece in equal.possible for end in (*piece.los, *piece.his)):
+            equal = self._only_if_alike(gap, equal)
+        other = self._at_most_zero(gap.plus(1)) | self._at_most_zero(gap.times(-1).plus(1))
+        return (equal, other) if node.op is Op.EQ else (other, equal)
 
     def _at_most_zero(self, form: Linear) -> _Region:
         """Where ``form <= 0``."""
@@ -172,6 +187,17 @@ class _Solver:
         if factor > 0:  # node <= -rest / factor, rounded down
             return self._below(node, self._over(rest.times(-1), factor))
         return self._above(node, self._over(rest.times(-1), -factor).times(-1))  # rounded up
+
+    def _only_if_alike(self, gap: Linear, equal: _Region) -> _Region:
+        """Rows that ask for two values are never kept by one position: then no further search is needed."""
+        fixed = Linear(
+            {t: n for t, n in gap.terms.items() if self._extents.rate(t) not in self._streamed_rates}
+        )
+        low, high = self._extents.of_sum(fixed)
+        if low is None or high is None:
+            return equal
+        alike = provided(make(Op.EQ, to_expr(low), to_expr(high)))
+        return _Region(equal.possible, both(equal.possible, alike, widen=False))
 
     def _over(self, form: Linear, divisor: int) -> Linear:
         if divisor == 1:
@@ -207,6 +233,8 @@ class _Solver:
             if divisor == 0:
                 return solve(end.times(-1))
             return solve(form.plus(end, -divisor).plus(1 - divisor))  # x <= end * n + n - 1
+        if node.op is Op.LOAD and node.value in self._rising:
+            return solve(forms[-1].plus(self._reaches(node, end.plus(1)), -1).plus(1))
         return _ANYWHERE
 
     def _above(self, node: Expr, end: Linear) -> _Region:
@@ -236,7 +264,13 @@ class _Solver:
             if divisor == 0:
                 return solve(end)
             return solve(end.times(divisor).plus(form, -1))  # x >= end * n
+        if node.op is Op.LOAD and node.value in self._rising:
+            return solve(self._reaches(node, end).plus(forms[-1], -1))
         return _ANYWHERE
+
+    def _reaches(self, node: Expr, value: Linear) -> Linear:
+        """From which last index on the row that ``node`` reads, a sorted input's, is at least ``value``."""
+        return term(search(str(node.value), node.args[:-1], to_expr(value)))
 
 
 def _positive(form: Linear, divisor: int) -> tuple[Linear, int]:

@@ -5,7 +5,8 @@ Over the rows ``q_first <= q <= q_last`` of a tile
     pos // 64 - 2   ->   from (q_first + (k_len - q_len)) // 64 - 2 to (q_last + (k_len - q_len)) // 64 - 2
 
 Each bound is a sum of what a program knows as scalars. None: no bound is known. An operation is followed
-where it is monotone in its tile-dependent operand; ``x % n`` gives 0 to n - 1.
+where it is monotone in its tile-dependent operand, a sorted input's element in its index among them;
+``x % n`` gives 0 to n - 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from attngen.analysis import rates
 from attngen.analysis.linear import Linear, Sums, extreme, term, to_expr
 from attngen.analysis.rates import Rate
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import Expr, Op, make, word
+from attngen.ir.nodes import Expr, Op, make, remake, word
 from attngen.ir.types import Type
 
 Extent = tuple[Linear | None, Linear | None]
@@ -23,9 +24,13 @@ _SCALAR = (Rate.LAUNCH, Rate.PROGRAM)
 
 
 class Extents:
-    """Extents over a tile of rows (``axis`` "q") or of columns (``axis`` "k"), each computed once."""
+    """Extents over a tile of rows (``axis`` "q") or of columns (``axis`` "k"), each computed once.
 
-    def __init__(self, axis: str, sums: Sums) -> None:
+    ``rising`` names the inputs whose entries never fall along their last dimension.
+    """
+
+    def __init__(self, axis: str, sums: Sums, rising: frozenset[str] = frozenset()) -> None:
+        self._rising = rising
         self._axis = word(axis)
         self._corners = term(word(f"{axis}_first")), term(word(f"{axis}_last"))
         self._sums = sums
@@ -88,7 +93,19 @@ class Extents:
             return self._extreme(Op.MIN, raised, self.of(args[2]))
         elif op is Op.WHERE:
             return self._where(args[0], self.of(args[1]), self.of(args[2]))
+        elif op is Op.SEARCH or (op is Op.LOAD and node.value in self._rising):
+            return self._rise(node)
         return _UNKNOWN
+
+    def _rise(self, node: Expr) -> Extent:
+        """What never falls as its last operand rises, in a row that is one for the program."""
+        *row, last = node.args
+        low, high = self.of(last)
+        if low is None or high is None or any(self.rate(index) not in _SCALAR for index in row):
+            return _UNKNOWN
+        ends = (remake(node, (*row, to_expr(end))) for end in (low, high))
+        first, final = (term(end) for end in ends)
+        return first, final
 
     def _monotone(self, op: Op, extent: Extent, scalar: Expr) -> Extent:
         """``x * s`` and ``x // s``: rising in x for s >= 0, falling for s <= 0 (x // 0 is 0 for all x)."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from attngen.analysis.linear import Linear, Sums
 from attngen.analysis.simplify import to_float32
-from attngen.ir.nodes import AttentionIR, Expr, Op, postorder, word
+from attngen.ir.nodes import BEYOND, AttentionIR, Expr, Op, postorder, word
 from attngen.ir.types import Type
 
 Number = int | float  # of an int: an int or an infinity
@@ -129,6 +129,8 @@ def _interval(node: Expr, known: Mapping[Expr, Interval], sums: Sums, dtypes: Ma
     args = [known[a] for a in node.args]
     if not node.args or node.op is Op.LOAD:
         return _leaf(node, dtypes)
+    if node.op is Op.SEARCH:
+        return Interval(-BEYOND, BEYOND)
     if node.args[-1].type is Type.INT and node.op in (Op.ADD, Op.SUB, Op.LT, Op.LE, Op.EQ, Op.NE):
         return _of_sums(node, args, known, sums)
     if node.op is Op.WHERE:

@@ -46,16 +46,16 @@ def lint(ir: AttentionIR) -> list[Lint]:
 def empty_rows(ir: AttentionIR) -> Iterator[Lint]:
     """mask = 0 <= dist < 0: no row sees any key, whatever the call."""
     mask = simplify(ir.mask)
-    if certainly(interval_of(mask, ir=ir)[mask]) is False or _is_empty(_row(mask), ir):
+    seen = _rows(mask, ir)
+    if certainly(interval_of(mask, ir=ir)[mask]) is False or all(_is_empty(bound, ir) for bound in seen):
         yield Lint("empty-rows", "no row sees any key: the mask is never true", ir.spans.get("mask"))
 
 
-def _row(mask: Expr) -> Bound:
+def _rows(mask: Expr, ir: AttentionIR) -> list[Bound]:
     """The keys that a single query may see."""
-    (keys,) = key_ranges(mask)
     corners = {word("q_first"): word("q"), word("q_last"): word("q")}
-    bound = keys.possible
-    return Bound(*(None if end is None else substitute(end, corners) for end in (bound.lo, bound.hi)))
+    bounds = [r.possible for r in key_ranges(mask, ir.inputs)]
+    return [Bound(*(None if e is None else substitute(e, corners) for e in (b.lo, b.hi))) for b in bounds]
 
 
 def _is_empty(bound: Bound, ir: AttentionIR) -> bool:
@@ -71,17 +71,22 @@ def future_keys(ir: AttentionIR) -> Iterator[Lint]:
     sums = Sums()
     if not any(_is_causal(atom, sums) for atom in _kept_by(mask)):
         return
-    hi = _row(mask).hi
-    beyond = True
-    if hi is not None:
-        excess = make(Op.SUB, hi, word("pos"))
-        beyond = interval_of(excess, ir=ir)[excess].hi > 1
-    if beyond:
+    if any(_reaches_beyond(bound.hi, ir) for bound in _rows(mask, ir)):
         yield Lint(
             "future-keys",
             "keys after the query's own may be seen, although a part of the mask is causal",
             ir.spans.get("mask"),
         )
+
+
+def _reaches_beyond(hi: Expr | None, ir: AttentionIR) -> bool:
+    """Whether keys before ``hi`` may lie behind the query's own."""
+    if hi is None:
+        return True
+    if hi.op is Op.MIN:
+        return all(_reaches_beyond(end, ir) for end in hi.args)
+    excess = make(Op.SUB, hi, word("pos"))
+    return interval_of(excess, ir=ir)[excess].hi > 1
 
 
 def _kept_by(mask: Expr) -> Iterator[Expr]:

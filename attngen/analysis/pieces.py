@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import pairwise
 
 from attngen.analysis.linear import Linear, Sums, extreme
 from attngen.ir.nodes import FALSE, TRUE, Expr, Op, const, make, postorder, remake, word
@@ -21,6 +22,8 @@ from attngen.ir.types import Type
 _ZERO = const(0)
 _MOST_PIECES = 16  # of one condition; more are merged
 _MOST_BOUNDS = 24  # of one piece; more are dropped
+_MOST_RANGES = 4  # of a tile; the nearest are joined
+_FAR = 512  # positions between two ranges that are worth another one
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,34 @@ class Intervals:
                 high = self._choose(condition, Op.MAX, one_high or self._length, high)
         return Bound(low, high)
 
-    def best(self, pieces: Pieces) -> Bound | None:
-        """One interval that lies within the pieces: the part that is longest at a usual shape."""
+    def apart(self, pieces: Pieces) -> list[Pieces]:
+        """The pieces in rising order, those together that overlap at a usual shape or lie near each other."""
+        alive = [p for p in pieces if not self._empty(p)]
+        found: list[tuple[int, int, Pieces]] = []
+        for piece in sorted(alive, key=lambda p: self._usual_ends(p)):
+            low, high = self._usual_ends(piece)
+            if found and low < found[-1][1] + _FAR:
+                before = found.pop()
+                found.append((before[0], max(before[1], high), (*before[2], piece)))
+            else:
+                found.append((low, high, (piece,)))
+        while len(found) > _MOST_RANGES:
+            gaps = [later[0] - earlier[1] for earlier, later in pairwise(found)]
+            at = gaps.index(min(gaps))
+            (low, _, first), (_, high, second) = found[at : at + 2]
+            found[at : at + 2] = [(low, high, (*first, *second))]
+        return [tuple(p for p in alive if p in cluster) for _, _, cluster in found] or [NOTHING]
+
+    def _usual_ends(self, piece: Piece) -> tuple[int, int]:
+        low = max((_usual(e) for e in piece.los), default=0)
+        high = min((_usual(e) for e in piece.his), default=_usual(self._length))
+        return max(low, 0), min(max(low, high), _usual(self._length))
+
+    def best(self, pieces: Pieces, inside: Bound | None = None) -> Bound | None:
+        """One interval within the pieces (and near ``inside``): the part that is longest at a usual shape."""
         parts = self._parts([p for p in pieces if not self._empty(p)])
+        if inside is not None:
+            parts = [part for part in parts if _usual_length(_meet(part[1], inside), self._length) > 0]
         chosen: list[tuple[Expr, Bound]] = []
         for condition, bound in sorted(parts, key=lambda part: -_usual_length(part[1], self._length)):
             chosen.append((condition, bound))
@@ -261,6 +289,15 @@ _USUAL_OPS: dict[Op, Callable[..., int]] = {
     Op.CLAMP: lambda x, low, high: min(max(x, low), high),
     Op.WHERE: lambda _, chosen, __: chosen,
 }
+
+
+def _meet(first: Bound, second: Bound) -> Bound:
+    los = [e for e in (first.lo, second.lo) if e]
+    his = [e for e in (first.hi, second.hi) if e]
+    return Bound(
+        reduce(lambda a, b: make(Op.MAX, a, b), los) if los else None,
+        reduce(lambda a, b: make(Op.MIN, a, b), his) if his else None,
+    )
 
 
 def _usual_length(bound: Bound, length: Expr) -> int:

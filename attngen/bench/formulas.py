@@ -48,6 +48,36 @@ def _prefix(inputs: Mapping[str, Tensor]) -> Mask:
     return prefix_lm
 
 
+def _documents(inputs: Mapping[str, Tensor]) -> Mask:
+    doc = inputs["doc"]
+
+    def documents(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (doc[b, q] == doc[b, k])
+
+    return documents
+
+
+def _streaming(inputs: Mapping[str, Tensor]) -> Mask:
+    def streaming(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & ((q - k < 1024) | (k < 4))
+
+    return streaming
+
+
+def _chunks_of_2048(inputs: Mapping[str, Tensor]) -> Mask:
+    def chunked(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (q // 2048 == k // 2048)
+
+    return chunked
+
+
+def _neighbours(inputs: Mapping[str, Tensor]) -> Mask:
+    def neighbours(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return ((q % 128 - k % 128).abs() <= 6) & ((q // 128 - k // 128).abs() <= 6)
+
+    return neighbours
+
+
 def _alibi(inputs: Mapping[str, Tensor]) -> Score:
     slopes = inputs["slopes"]
 
@@ -72,5 +102,9 @@ FORMULAS: dict[str, Formula] = {
     "window": Formula(mask=_window_1024),
     "gemma2": Formula(score=_softcap_50, mask=_window_1024),
     "prefix": Formula(mask=_prefix, mask_reads_batch=True),
+    "documents": Formula(mask=_documents, mask_reads_batch=True),
+    "streaming": Formula(mask=_streaming),
+    "chunked": Formula(mask=_chunks_of_2048),
+    "neighbours": Formula(mask=_neighbours),
     "dropout": Formula(mask=_causal),
 }

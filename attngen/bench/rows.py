@@ -71,6 +71,16 @@ def prefix_1024(shape: Shape, device: torch.device) -> dict[str, Tensor]:
     return {"prefix": torch.full((shape.batch,), prefix, dtype=torch.int32, device=device)}
 
 
+def eight_documents(shape: Shape, device: torch.device) -> dict[str, Tensor]:
+    """Documents of unequal lengths packed into each sequence, other ones for each of the batch."""
+    generator = torch.Generator().manual_seed(8)
+    starts = torch.stack(
+        [torch.randperm(shape.length - 1, generator=generator)[:7] + 1 for _ in range(shape.batch)]
+    )
+    place = torch.arange(shape.length)
+    return {"doc": (place[None, :, None] >= starts[:, None, :]).sum(-1).to(device, torch.int32)}
+
+
 @dataclass(frozen=True)
 class Row:
     """A variant of the zoo as it is measured. ``group`` query heads share a key head."""
@@ -99,6 +109,10 @@ ROWS: dict[str, Row] = {
         Row("window", "window 1024", "sliding_window", consts={"window": 1024}),
         Row("gemma2", "Gemma-2", "gemma2_local", consts={"window": 1024}, params={"cap": 50.0}, group=4),
         Row("prefix", "prefix LM 1024", "prefix_lm", inputs=prefix_1024),
+        Row("documents", "8 documents", "packed_documents", inputs=eight_documents),
+        Row("streaming", "streaming 4 + 1024", "streaming_llm", consts={"window": 1024, "keep": 4}),
+        Row("chunked", "chunks of 2048", "chunked", consts={"chunk": 2048}),
+        Row("neighbours", "13x13 of 64x128", "neighbourhood_2d", consts={"width": 128, "radius": 6}),
         Row("dropout", "dropout 0.1, causal", "dropped", params={"p": 0.1}, dropout=0.1),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from attngen.analysis.block_range import Bound, Range
@@ -32,29 +33,36 @@ def _bounds(plan: Plan) -> str:
     ir = plan.ir
     if not plan.is_masked:
         return "Nothing is masked: every tile visits the whole sequence."
-    keys, queries = plan.key_loops[0].range, plan.query_loops[0].range
+    keys, queries = plan.key_loops.ranges, plan.query_loops.ranges
     lines = [
         "The queries q_first..q_last",
-        f"    can keep no keys but [{_interval(keys.possible, 'k_len', ir)})",
-        _whole("    all keep", keys, "k_len", ir),
+        *_visited("can keep no keys but", keys, "k_len", ir),
+        *_whole("all keep", keys, "k_len", ir),
         "The keys k_first..k_last",
-        f"    can be kept by no queries but [{_interval(queries.possible, 'q_len', ir)})",
-        _whole("    are kept by all of", queries, "q_len", ir),
+        *_visited("can be kept by no queries but", queries, "q_len", ir),
+        *_whole("are kept by all of", queries, "q_len", ir),
     ]
     head = "The mask bounds what a tile visits"
     if any("offset" in line for line in lines) and not _is_taken("offset", ir):
         head += " (offset = k_len - q_len: the last query is aligned with the last key)"
-    free = any(r.certain is not None for r in (keys, queries))
+    free = any(r.certain is not None for r in (*keys, *queries))
     tail = ["", "Whole tiles of what all keep run without the mask."] if free else []
     return "\n".join(
         [f"{head}.", "", *(f"    {part}" for line in lines for part in folded(line, 106)), *tail]
     )
 
 
-def _whole(what: str, r: Range, length: str, ir: AttentionIR) -> str:
-    if r.certain is None:
-        return "    and no part is known to be kept whole: every tile is masked"
-    return f"{what} [{_interval(r.certain, length, ir)})"
+def _visited(what: str, ranges: tuple[Range, ...], length: str, ir: AttentionIR) -> Iterator[str]:
+    for n, r in enumerate(ranges):
+        yield f"    {'and' if n else what} [{_interval(r.possible, length, ir)})"
+
+
+def _whole(what: str, ranges: tuple[Range, ...], length: str, ir: AttentionIR) -> Iterator[str]:
+    certain = [r.certain for r in ranges if r.certain is not None]
+    if not certain:
+        yield "    and no part is known to be kept whole: every tile is masked"
+    for n, bound in enumerate(certain):
+        yield f"    {'and' if n else what} [{_interval(bound, length, ir)})"
 
 
 def _interval(bound: Bound, length: str, ir: AttentionIR) -> str:

@@ -12,7 +12,7 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping
 
-from attngen.ir.nodes import CORNERS, POSITIONS, SIZES, AttentionIR, Expr, Op, make, word
+from attngen.ir.nodes import CORNERS, POSITIONS, SIZES, AttentionIR, Expr, Op, const, make, word
 from attngen.plan.base2 import LOG2_E, SCALE
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -28,7 +28,19 @@ FUNCTIONS += ("key_range", "query_range", "run_attention")
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool")
 
 #: Names that emitted lines use beside the words of the language and those of the templates.
-LINES = ("dot", "FAST_TANH", "BLOCK", "lo", "hi", "full_lo", "full_hi", "inside", "clip", "input_strides")
+LINES: tuple[str, ...] = (
+    "dot",
+    "FAST_TANH",
+    "BLOCK",
+    "clip",
+    "whole_tiles",
+    "search",
+    "over",
+    "whole",
+    "inside",
+)
+LINES += ("inner", "edges", "gaps", "walk", "lo", "hi", "full_lo", "full_hi", "input_strides")
+LINES += tuple(f"{end}_{n}" for end in ("lo", "hi", "full_lo", "full_hi") for n in range(4))
 DROPOUT = ("Seed", "seed", "threshold", "kept_scale", "kept", "head", "dropout_of", "is_kept")
 
 _LONGEST = 32  # characters of a name made from an expression
@@ -112,8 +124,10 @@ def _described(node: Expr) -> str:
     if node in _KNOWN:
         return _KNOWN[node]
     if node.op in _LEAVES:
-        indices = (str(i.value) for i in node.args if i.op is Op.WORD)
+        indices = (_KNOWN.get(i, str(i.value)) for i in node.args if i.op is Op.WORD or i in _KNOWN)
         return "_".join([str(node.value), *indices])
+    if node.op is Op.SEARCH:
+        return f"{node.value}_{_sought(node)}"
     if node.op in _INFIX:
         left, right = node.args
         if left.op in _LEAVES and right.op in _LEAVES:
@@ -121,6 +135,15 @@ def _described(node: Expr) -> str:
         if left.op in _LEAVES and isinstance(right.value, int) and right.value >= 0:
             return f"{_described(left)}_{_INFIX[node.op]}_{int(right.value)}"
     return _BY_OP.get(node.op, "value")
+
+
+def _sought(node: Expr) -> str:
+    """Where entries like some other begin, or end; else from where on they are at least a value."""
+    value = node.args[-1]
+    entry = value.args[0] if value.op is Op.ADD and value.args[1] is const(1) else value
+    if entry.op is not Op.LOAD:
+        return "from"
+    return "begins" if entry is value else "ends"
 
 
 _OFFSET = make(Op.SUB, word("k_len"), word("q_len"))

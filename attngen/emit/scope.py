@@ -11,7 +11,7 @@ from attngen.emit.host_expr import HostExpr
 from attngen.emit.names import Names
 from attngen.emit.statements import Block, Writer
 from attngen.emit.triton_expr import TritonExpr
-from attngen.ir.nodes import CORNERS, SIZES, AttentionIR, Expr, Op, leaves, postorder
+from attngen.ir.nodes import CORNERS, SIZES, AttentionIR, Expr, Op, leaves, mentions, postorder
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
 
@@ -77,7 +77,7 @@ class Scope:
 
 def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     """Name the spec's inputs, params and sizes, and find what is computed once a program."""
-    bounds = [e for loop in (plan.key_loops[0], plan.query_loops[0]) for e in ends(loop.range)]
+    bounds = [e for loops in (plan.key_loops, plan.query_loops) for r in loops.ranges for e in ends(r)]
     logits = plan.logits
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
     roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
@@ -94,7 +94,9 @@ def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
-    wanted.update(dict.fromkeys(leaves(*bounds, op=Op.LOAD)))  # loads leave the range functions
+    # Loads leave the range functions, but for those that only they make.
+    loads = (n for n in leaves(*bounds, op=Op.LOAD) if not mentions(n, *CORNERS))
+    wanted.update(dict.fromkeys(loads))
     return tuple(node for node in postorder(*wanted) if node in wanted)
 
 

@@ -83,6 +83,8 @@ class TritonExpr:
             return Text(f"{name} != 0", COMPARE) if node.type is Type.BOOL else Text(name)
         if node.op is Op.LOAD:
             return self._load(node, args)
+        if node.op is Op.SEARCH:
+            return self._search(node, args)
         args = self._operands(node, args)
         if node.op in _FLIPPED:
             return self._comparison(node, args)
@@ -103,6 +105,8 @@ class TritonExpr:
             return [self._names.own(str(node.value))]
         if node.op is Op.LOAD:
             return self._reads_of_place(node, self._names.own(str(node.value)))
+        if node.op is Op.SEARCH:
+            return self._reads_of_row(node)
         return ["FAST_TANH"] if node.op is Op.TANH else []
 
     def is_wide(self, node: Expr) -> bool:
@@ -197,6 +201,20 @@ class TritonExpr:
         loaded = call("tl.load", self._place(node, args, self._names.own(item.name)))
         return _cast(loaded, "float32") if item.dtype in ("float16", "bfloat16") else loaded
 
+    def _search(self, node: Expr, args: Sequence[Text]) -> Text:
+        """``search(row, stride, length, value)``: an int32."""
+        item, name = self._inputs[str(node.value)], self._names.own(str(node.value))
+        row = self._place(node, args, name)  # of the last dimension's first element
+        *_, dim = item.dims
+        length = str(dim) if isinstance(dim, int) else self._size(dim)
+        return call("search", row, Text(f"{name}_stride_{len(item.dims) - 1}"), Text(length), args[-1])
+
+    def _reads_of_row(self, node: Expr) -> list[str]:
+        item, name = self._inputs[str(node.value)], self._names.own(str(node.value))
+        *_, dim = item.dims
+        size = [self._size(dim)] if isinstance(dim, str) else []
+        return [*self._reads_of_place(node, name), f"{name}_stride_{len(item.dims) - 1}", *size]
+
     def gradient_place(self, node: Expr, args: Sequence[Text]) -> Text:
         """Where, in the gradient of its input, the element lies that a LOAD reads."""
         return self._place(node, args, self._names.gradient(str(node.value)))
@@ -209,7 +227,7 @@ class TritonExpr:
         item = self._inputs[str(node.value)]
         place = Text(f"{name}_ptr")
         for axis, (index, text, dim) in enumerate(zip(node.args, args, item.dims, strict=True)):
-            if not _is_first(index, dim):
+            if not _is_first(index, dim) and not _is_sought(node, axis):
                 stride = Text(f"{name}_stride_{axis}")
                 place = infix(place, "+", infix(self._inside(index, text, dim), "*", stride, PRODUCT), SUM)
         return place
@@ -219,7 +237,7 @@ class TritonExpr:
         item = self._inputs[str(node.value)]
         strides, sizes = [], []
         for axis, (index, dim) in enumerate(zip(node.args, item.dims, strict=True)):
-            if not _is_first(index, dim):
+            if not _is_first(index, dim) and not _is_sought(node, axis):
                 strides.append(f"{name}_stride_{axis}")
                 if isinstance(dim, str) and not self._ends_inside(index, dim):
                     sizes.append(self._size(dim))
@@ -259,6 +277,11 @@ def _tensor(constant: Expr, text: Text, wide: bool) -> Text:
 
 def _cast(text: Text, dtype: str) -> Text:
     return Text(f"{text.at(ATOM)}.to(tl.{dtype})")
+
+
+def _is_sought(node: Expr, axis: int) -> bool:
+    """Whether the operand of a SEARCH is its value, not an index."""
+    return node.op is Op.SEARCH and axis == len(node.args) - 1
 
 
 def _is_first(index: Expr, dim: int | str) -> bool:

@@ -38,17 +38,17 @@ class Function:
 class RangeFunction(Function):
     """A jitted function that gives a tile's loop bounds; ``block`` is the streamed side's tile size.
 
-    ``has_interior``: some tiles need no mask. ``has_left_edge``: masked ones may come before them.
+    ``has_interior``: some tiles need no mask. ``has_gaps``: a loop may have more parts than one.
     """
 
     block: str
     has_interior: bool
-    has_left_edge: bool
+    has_gaps: bool
 
     @property
-    def interior_lo(self) -> str:
-        """Where the tiles without a mask begin."""
-        return "full_lo" if self.has_left_edge else "lo"
+    def target(self) -> str:
+        """What the call is assigned to."""
+        return "inner, edges" if self.has_interior else "edges"
 
     @property
     def call(self) -> str:
@@ -114,7 +114,13 @@ class Ranges:
     ranges: tuple[RangeFunction, ...]
     key_range: RangeFunction
     query_range: RangeFunction
-    clips: bool
+
+    @property
+    def range_helpers(self) -> frozenset[str]:
+        """Which of the templates' functions the bounds and the loops call."""
+        lines = [line for r in self.ranges for line in r.lines]
+        found = {n for n in ("clip", "whole_tiles", "search") for line in lines if f"{n}(" in line}
+        return frozenset(found | ({"over"} if any(r.has_gaps for r in self.ranges) else set()))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class Op(Enum):
     SCORE = "score"  # scale * dot(Q[b, h, q], K[b, h_kv, k])
     LOAD = "load"  # an input's element; ``value`` is the input, ``args`` its indices
 
+    # For the analyses and the plan alone; ``value`` is a sorted input, ``args`` a row of it and a value.
+    # The least index at which that row is at least the value, as if it went on at both ends: an index is
+    # kept inside its dimension. So far below 0 where the first entry is, and far above where none is.
+    SEARCH = "search"
+
     # int -> int and float -> float
     ADD = "+"
     SUB = "-"
@@ -78,6 +83,9 @@ class Op(Enum):
 #: Words that name the position of one score, and the sizes of the call.
 POSITIONS = ("b", "h", "h_kv", "q", "k", "pos")
 SIZES = ("batch", "heads", "kv_heads", "q_len", "k_len", "head_dim", "v_dim")
+
+#: What SEARCH gives where no index of the row is the least one: beyond every length, either way.
+BEYOND = 2**30
 
 #: Corners of a tile: words that only the analyses and the plan may use, never a spec.
 CORNERS = ("q_first", "q_last", "k_first", "k_last")
@@ -202,6 +210,13 @@ def load(name: str, kind: Type, indices: tuple[Expr, ...]) -> Expr:
     return _intern(Op.LOAD, kind, indices, name)
 
 
+def search(name: str, row: tuple[Expr, ...], value: Expr) -> Expr:
+    """From which index on the sorted input ``name`` is at least ``value``; ``row``: its other indices."""
+    if any(e.type is not Type.INT for e in (*row, value)):
+        raise TypeError("search takes ints")
+    return _intern(Op.SEARCH, Type.INT, (*row, value), name)
+
+
 SCORE = _intern(Op.SCORE, Type.FLOAT, (), None)
 TRUE = const(True)
 FALSE = const(False)
@@ -211,6 +226,8 @@ def remake(node: Expr, args: tuple[Expr, ...]) -> Expr:
     """``node`` with other operands (itself where they are the same)."""
     if args == node.args:
         return node
+    if node.op is Op.SEARCH:
+        return search(str(node.value), args[:-1], args[-1])
     return load(str(node.value), node.type, args) if node.op is Op.LOAD else make(node.op, *args)
 
 

@@ -309,6 +309,10 @@ def _simple(node: Expr, parts: list[_Text]) -> tuple[str, int]:
         return str(node.value), _ATOM
     if node.op is Op.SCORE:
         return "score", _ATOM
+    if node.op is Op.SEARCH:
+        *row, value = (p.text for p in parts)
+        at = f"[{', '.join(row)}]" if row else ""
+        return f"first({node.value}{at} >= {value})", _ATOM
     if node.op is Op.LOAD:
         return str(node.value) + (f"[{', '.join(p.text for p in parts)}]" if parts else ""), _ATOM
     if node.op is Op.MUL:

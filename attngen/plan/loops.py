@@ -1,10 +1,12 @@
-"""The loops a tile runs: masked edges around an interior that needs no mask.
+"""The loops a tile runs: one over what needs no mask, one over the edges around it.
 
-    causal          ->  [0, full_hi) without mask, [full_hi, hi) masked
-    sliding window  ->  [lo, full_lo) masked, [full_lo, full_hi) without, [full_hi, hi) masked
-    doc == doc      ->  [lo, hi) masked
+    causal          ->  [0, full_hi) without mask, then [full_hi, hi) masked
+    sliding window  ->  [full_lo, full_hi) without mask, then [lo, full_lo) and [full_hi, hi) masked
+    first keys and a window  ->  both interiors without mask, then their edges masked
+    key % 3 == 0    ->  [lo, hi) masked
 
-The last edge always runs masked: it holds the ragged end of the sequence too.
+However many ranges a tile has, each loop runs through all of its parts: where one part ends it jumps to the
+next (see ``over`` in the templates). The edges come last: they hold the ragged end of the sequence too.
 """
 
 from __future__ import annotations
@@ -15,21 +17,18 @@ from attngen.analysis.block_range import Range
 
 
 @dataclass(frozen=True)
-class Loop:
-    """One contiguous range that a tile streams through, ``[lo, full_lo, full_hi, hi)``."""
+class Loops:
+    """What one tile streams through: ``ranges`` in their usual order, at least one."""
 
-    range: Range
+    ranges: tuple[Range, ...]
 
     @property
     def has_interior(self) -> bool:
         """Whether some tiles provably need no mask."""
-        return self.range.certain is not None
+        return any(r.certain is not None for r in self.ranges)
 
     @property
-    def has_left_edge(self) -> bool:
-        """Whether the interior may begin after the range does."""
-        return self.range.certain is not None and self.range.certain.lo is not None
-
-
-def loops(ranges: tuple[Range, ...]) -> tuple[Loop, ...]:
-    return tuple(map(Loop, ranges))
+    def has_gaps(self) -> bool:
+        """Whether a loop may have more parts than one."""
+        first = self.ranges[0].certain
+        return len(self.ranges) > 1 or (first is not None and first.lo is not None)

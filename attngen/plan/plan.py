@@ -14,7 +14,7 @@ from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
-from attngen.plan.loops import Loop, loops
+from attngen.plan.loops import Loops
 from attngen.plan.tiles import Table, tiles_for
 
 
@@ -50,8 +50,8 @@ class Plan:
     logits: Logits
     score_parts: Hoisted
     mask_parts: Hoisted
-    key_loops: tuple[Loop, ...]
-    query_loops: tuple[Loop, ...]
+    key_loops: Loops
+    query_loops: Loops
     scale_on_host: bool
     tiles: Table
     learned: tuple[Learned, ...] = ()
@@ -84,8 +84,8 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         logits=logits,
         score_parts=hoist(logits.tile, logits.derivative),
         mask_parts=hoist(ir.mask),
-        key_loops=loops(key_ranges(ir.mask)),
-        query_loops=loops(query_ranges(ir.mask)),
+        key_loops=Loops(key_ranges(ir.mask, ir.inputs)),
+        query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         learned=learned_inputs(ir),
