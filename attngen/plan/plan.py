@@ -84,8 +84,8 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         logits=logits,
         score_parts=hoist(logits.tile, logits.derivative),
         mask_parts=hoist(ir.mask),
-        key_loops=loops(key_ranges(ir.mask)),
-        query_loops=loops(query_ranges(ir.mask)),
+        key_loops=loops(key_ranges(ir.mask, ir.inputs)),
+        query_loops=loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         learned=learned_inputs(ir),
@@ -102,4 +102,3 @@ def _is_plain(scale: Expr) -> bool:
     words = {node.value for node in known if node.op is Op.WORD}
     plain = words <= {"head_dim", "v_dim"} and all(node.op in _PLAIN for node in known)
     return plain and all(fits_int64(known[node]) for node in known if node.type is Type.INT)
-
