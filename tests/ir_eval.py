@@ -1,7 +1,8 @@
 """The slow, plain meaning of an IR expression: one score at a time, in Python.
 
-Floats are float64 with IEEE results (no exceptions), ints exact, or in 64 bits where asked for; operands of a comparison, ``floor`` and
-``int()`` are rounded to float32 first. Written from the language's definition, not from any compiled code.
+Floats are float64 with IEEE results (no exceptions), ints exact, or in 64 bits where asked for; operands of
+a comparison, ``floor`` and ``int()`` are rounded to float32 first. Written from the language's definition,
+not from any compiled code.
 """
 
 from __future__ import annotations

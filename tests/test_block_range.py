@@ -14,7 +14,6 @@ from attngen.analysis.block_range import Bound, Range, key_ranges, query_ranges
 from attngen.ir.nodes import FALSE, TRUE, Expr, Input, Op, const, load, make, param, postorder, word
 from attngen.ir.types import Type
 
-
 INPUTS = (
     Input("lens", "int32", ("extra",)),
     Input("rows", "int32", ("q_len",)),

@@ -16,8 +16,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from attngen.analysis.float32 import to_float32
 from attngen.analysis.linear import Linear, Sums
-from attngen.analysis.simplify import to_float32
 from attngen.analysis.walk import fresh
 from attngen.ir.nodes import AttentionIR, Expr, Op, word
 from attngen.ir.types import Type
