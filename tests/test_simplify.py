@@ -107,9 +107,24 @@ INT64 = [*INT32, -(2**63), -(2**63) + 1, -(2**62), 2**62, 2**63 - 2, 2**63 - 1]
 NUMBERS = [0.0, -0.0, 1.5, -3.0, 0.1, 1e-45, 3.4e38, math.inf, -math.inf, math.nan]
 
 
+SHIFTED = st.builds(
+    make,
+    st.sampled_from([Op.ADD, Op.SUB]),
+    st.sampled_from([word("q"), param("n", Type.INT), load("lens", Type.INT, (word("b"),))]),
+    st.sampled_from([1, 2, 5, 2**31, 2**62, 2**63 - 1]).map(const),
+)
+SHIFTED_COMPARISONS = st.builds(
+    lambda op, x, y, swap: make(op, *((y, x) if swap else (x, y))),
+    st.sampled_from([Op.LT, Op.LE, Op.EQ, Op.NE]),
+    SHIFTED,
+    SHIFTED | INT_LEAF | st.sampled_from([-(2**63), 2**63 - 1]).map(const),
+    st.booleans(),
+)
+
+
 @settings(max_examples=500, deadline=None)
 @given(
-    st.sampled_from(Type).flatmap(expressions),
+    st.sampled_from(Type).flatmap(expressions) | SHIFTED_COMPARISONS,
     st.lists(st.sampled_from(NUMBERS), min_size=5, max_size=5),
     st.sampled_from(INT32),
     st.lists(st.sampled_from(INT64), min_size=2, max_size=2),
