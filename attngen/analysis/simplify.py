@@ -431,7 +431,7 @@ def compare_shifted(node: Expr) -> Expr | None:
         moved = fold(make(node.op, const(first), const(second)))
     elif x.op is Op.CONST or y.op is Op.CONST:
         moved = _compare_with_constant(node.op, x, first, y, second)
-    elif first and second:
+    elif first and second and _INT64[0] <= second - first <= _INT64[1]:
         moved = simple(node.op, x, simple(Op.ADD, y, const(second - first)))
     else:
         return None
