@@ -367,10 +367,10 @@ def _divide(x: Interval, y: Interval) -> Interval:
         return ANY_FLOAT
     ends = [a / b for a in map(float, (x.lo, x.hi)) for b in map(float, (y.lo, y.hi))]
     result = _span(ends)
-    return Interval(result.lo, result.hi, x.may_nan or y.may_nan)
+    return Interval(_nudged(result.lo, -_SLACK), _nudged(result.hi, _SLACK), x.may_nan or y.may_nan)
 
 
-_SLACK = 2.0**-18  # relative error granted to a fast exp, log, sqrt or the like
+_SLACK = 2.0**-18  # relative error granted to a fast division, exp, log, sqrt or the like
 
 
 def _rising(f: Callable[[float], float]) -> Callable[[Interval], Interval]:
