@@ -1,7 +1,8 @@
 """The slow, plain meaning of an IR expression: one score at a time, in Python.
 
-Floats are float64 with IEEE results (no exceptions), ints exact; operands of a comparison, ``floor`` and
-``int()`` are rounded to float32 first. Written from the language's definition, not from any compiled code.
+Floats are float64 with IEEE results (no exceptions), ints exact, or in 64 bits where asked for; operands of
+a comparison, ``floor`` and ``int()`` are rounded to float32 first. Written from the language's definition,
+not from any compiled code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from attngen.ir.types import Scalar, Type
 class Env:
     """What an expression reads at one place. ``inputs`` are nested lists (a scalar input is a number).
 
-    ``pos`` and ``h_kv`` follow from the other words where they are not given.
+    ``pos`` and ``h_kv`` follow from the other words where they are not given. With ``wraps`` an int is what
+    64 bits compute, as in the kernels and in torch.
     """
 
     words: Mapping[str, int] = field(default_factory=dict)
@@ -28,6 +30,7 @@ class Env:
     sizes: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.0
+    wraps: bool = False
 
     def word(self, name: str) -> int:
         if name == "pos" and "pos" not in self.words:
@@ -47,6 +50,8 @@ def values_of(root: Expr, env: Env) -> dict[Expr, Scalar]:
     values: dict[Expr, Scalar] = {}
     for node in postorder(root):
         values[node] = _value(node, [values[a] for a in node.args], env)
+        if env.wraps and node.type is Type.INT:
+            values[node] = (int(values[node]) + 2**63) % 2**64 - 2**63
     return values
 
 

@@ -13,7 +13,8 @@ a tile need only another last step. A condition free of both variables (``h % 2 
 Not understood, hence possible everywhere and certain nowhere: comparisons of floats and ``!=`` where they
 depend on a position, ``%`` of the streamed variable, the variable in two terms that do not cancel, times or
 divided by what is not a constant, and inputs indexed by ``q`` or ``k`` (``doc[b, pos] == doc[b, k]``).
-Always safe: such a tile is visited and masked.
+Always safe: such a tile is visited and masked. So is a comparison whose sides may pass int64, which 64 bits
+would wrap around; a bound that may do so for some inputs is held back first, or dropped (see ``saturate``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from attngen.analysis.extent import Extents
+from attngen.analysis.interval import Values, fits_int64
 from attngen.analysis.linear import Linear, Sums, at_most_zero, to_expr
 from attngen.analysis.pieces import (
     EVERYTHING,
@@ -36,7 +38,8 @@ from attngen.analysis.pieces import (
     provided,
 )
 from attngen.analysis.rates import Rate
-from attngen.ir.nodes import FALSE, TRUE, Expr, Op, const, make, postorder, word
+from attngen.analysis.saturate import Saturation
+from attngen.ir.nodes import FALSE, TRUE, Expr, Input, Op, const, make, postorder, word
 from attngen.ir.types import Type
 
 __all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
@@ -59,24 +62,33 @@ class Range:
 
 
 @lru_cache(maxsize=8)  # the lints and the plan ask for the same mask
-def key_ranges(mask: Expr) -> tuple[Range, ...]:
+def key_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...]:
     """The keys of a query tile with rows ``q_first`` to ``q_last`` (both included).
 
-    A key that some row keeps lies in some ``possible``; every row keeps each key of a ``certain``.
+    A key that some row keeps lies in some ``possible``; every row keeps each key of a ``certain``. An int
+    input that is not among ``inputs`` counts as int64.
     """
-    return _ranges(mask, streamed="k", tiled="q")
+    return _ranges(mask, inputs, streamed="k", tiled="q")
 
 
-def query_ranges(mask: Expr) -> tuple[Range, ...]:
+def query_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...]:
     """The queries of a key tile with columns ``k_first`` to ``k_last``: the transpose of ``key_ranges``."""
-    return _ranges(mask, streamed="q", tiled="k")
+    return _ranges(mask, inputs, streamed="q", tiled="k")
 
 
-def _ranges(mask: Expr, *, streamed: str, tiled: str) -> tuple[Range, ...]:
+def _ranges(mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str) -> tuple[Range, ...]:
     sums = Sums()
-    region = _Solver(streamed, tiled, sums).region(mask)
+    values = Values({i.name: i.dtype for i in inputs})
+    region = _Solver(streamed, tiled, sums, values).region(mask)
     intervals = Intervals(f"{streamed}_len", sums)
-    return (Range(intervals.hull(region.possible), intervals.best(region.certain)),)
+    safe = Saturation(values)
+    possible, certain = intervals.hull(region.possible), intervals.best(region.certain)
+    lo, hi = (end and safe.end(end) for end in (possible.lo, possible.hi))
+    if certain is not None:
+        ends = Bound(*(end and safe.end(end) for end in (certain.lo, certain.hi)))
+        dropped = (certain.lo and not ends.lo) or (certain.hi and not ends.hi)
+        certain = None if dropped else ends
+    return (Range(Bound(lo, hi), certain),)
 
 
 @dataclass(frozen=True)
@@ -105,8 +117,10 @@ _NOWHERE = _Region(NOTHING, NOTHING)
 
 
 class _Solver:
-    def __init__(self, streamed: str, tiled: str, sums: Sums) -> None:
+    def __init__(self, streamed: str, tiled: str, sums: Sums, values: Values) -> None:
         self._variable = word(streamed)
+        self._values = values
+        self._exact: dict[Expr, bool] = {}  # whether nothing in a node's own arithmetic may wrap around
         self._sums = sums
         self._extents = Extents(tiled, sums)
         own = Rate.COLUMN if streamed == "k" else Rate.ROW
@@ -117,9 +131,16 @@ class _Solver:
 
     def region(self, mask: Expr) -> _Region:
         for node in postorder(mask):
+            self._exact[node] = self._is_exact(node)
             if node.type is Type.BOOL:
                 self._regions[node] = self._bool(node)
         return self._regions[mask][0]
+
+    def _is_exact(self, node: Expr) -> bool:
+        if node.op is Op.LOAD or node.type is Type.FLOAT or node.op is Op.TO_INT:
+            return True  # taken as it is, whatever its operands are
+        fits = node.type is Type.BOOL or fits_int64(self._values.of(node))
+        return fits and all(self._exact[a] for a in node.args)
 
     def _bool(self, node: Expr) -> tuple[_Region, _Region]:
         if node is TRUE:
@@ -143,6 +164,8 @@ class _Solver:
         return self._atom(node)
 
     def _atom(self, node: Expr) -> tuple[_Region, _Region]:
+        if not self._exact[node]:
+            return _ANYWHERE, _ANYWHERE
         if self._extents.rate(node) in (Rate.LAUNCH, Rate.PROGRAM):
             return _given(node), _given(opposite(node))
         if node.op not in (Op.LT, Op.LE, Op.EQ, Op.NE) or node.args[0].type is not Type.INT:

@@ -46,13 +46,13 @@ def lint(ir: AttentionIR) -> list[Lint]:
 def empty_rows(ir: AttentionIR) -> Iterator[Lint]:
     """mask = 0 <= dist < 0: no row sees any key, whatever the call."""
     mask = simplify(ir.mask)
-    if certainly(interval_of(mask, ir=ir)[mask]) is False or _is_empty(_row(mask), ir):
+    if certainly(interval_of(mask, ir=ir)[mask]) is False or _is_empty(_row(mask, ir), ir):
         yield Lint("empty-rows", "no row sees any key: the mask is never true", ir.spans.get("mask"))
 
 
-def _row(mask: Expr) -> Bound:
+def _row(mask: Expr, ir: AttentionIR) -> Bound:
     """The keys that a single query may see."""
-    (keys,) = key_ranges(mask)
+    (keys,) = key_ranges(mask, ir.inputs)
     corners = {word("q_first"): word("q"), word("q_last"): word("q")}
     bound = keys.possible
     return Bound(*(None if end is None else substitute(end, corners) for end in (bound.lo, bound.hi)))
@@ -71,7 +71,7 @@ def future_keys(ir: AttentionIR) -> Iterator[Lint]:
     sums = Sums()
     if not any(_is_causal(atom, sums) for atom in _kept_by(mask)):
         return
-    hi = _row(mask).hi
+    hi = _row(mask, ir).hi
     beyond = True
     if hi is not None:
         excess = make(Op.SUB, hi, word("pos"))

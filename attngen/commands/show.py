@@ -86,8 +86,8 @@ def ranges(ir: AttentionIR) -> str:
     mask = simplify(ir.mask)
     lines = ["every key is kept" if (text := print_clauses(ir).get("mask")) is None else text, ""]
     for title, streamed, found in (
-        ("a tile of queries, q_first to q_last (forward, dQ)", "k", key_ranges(mask)),
-        ("a tile of keys, k_first to k_last (dK, dV)", "q", query_ranges(mask)),
+        ("a tile of queries, q_first to q_last (forward, dQ)", "k", key_ranges(mask, ir.inputs)),
+        ("a tile of keys, k_first to k_last (dK, dV)", "q", query_ranges(mask, ir.inputs)),
     ):
         lines.append(f"{title}:")
         for item in found:

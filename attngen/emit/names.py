@@ -25,7 +25,7 @@ FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivati
 FUNCTIONS += ("key_range", "query_range", "run_attention")
 
 #: Functions of the templates that an expression may call.
-HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool")
+HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
 
 #: Names that emitted lines use beside the words of the language and those of the templates.
 LINES = ("dot", "FAST_TANH", "BLOCK", "lo", "hi", "full_lo", "full_hi", "inside", "clip", "input_strides")

@@ -9,7 +9,7 @@ them runs along the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from attngen.analysis.interval import ANY_INT, Interval, fits_int32
 from attngen.analysis.rates import Rate, extend
@@ -59,12 +59,20 @@ class TritonExpr:
     """Turns one node, whose operands have their text, into text.
 
     ``intervals`` must hold every node (see ``analysis.interval``): they decide where an index needs a clamp,
-    an integer 64 bits, and a division care for signs.
+    an integer 64 bits, and a division care for signs. ``alone`` are the operations that round one by one (see
+    ``analysis.decisive``); the others may be approximate, and fused.
     """
 
-    def __init__(self, ir: AttentionIR, intervals: Mapping[Expr, Interval], names: Names) -> None:
+    def __init__(
+        self,
+        ir: AttentionIR,
+        intervals: Mapping[Expr, Interval],
+        names: Names,
+        alone: Container[Expr],
+    ) -> None:
         self._inputs: dict[str, Input] = {i.name: i for i in ir.inputs}
         self._intervals = intervals
+        self._alone = alone
         self._names = names
         self._rates: dict[Expr, Rate] = {}
         self._wide: dict[Expr, bool] = {}
@@ -86,6 +94,8 @@ class TritonExpr:
         args = self._operands(node, args)
         if node.op in _FLIPPED:
             return self._comparison(node, args)
+        if node in self._alone:
+            return _rounded_alone(node.op, args)
         if node.op in _INFIX:
             sign, level = _INFIX[node.op]
             return infix(args[0], sign, args[1], level)
@@ -255,6 +265,12 @@ def _tensor(constant: Expr, text: Text, wide: bool) -> Text:
         return text
     kind = "float32" if constant.type is Type.FLOAT else "int64" if wide else "int32"
     return Text(f"tl.full([], {text.text}, tl.{kind})")
+
+
+def _rounded_alone(op: Op, args: Sequence[Text]) -> Text:
+    if op is Op.RSQRT:
+        return call("tl.div_rn", Text("1.0"), call("tl.sqrt_rn", *args))
+    return call({Op.DIV: "tl.div_rn", Op.SQRT: "tl.sqrt_rn", Op.MUL: "product"}[op], *args)
 
 
 def _cast(text: Text, dtype: str) -> Text:
