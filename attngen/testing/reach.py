@@ -22,13 +22,23 @@ _LARGE, _SHRINK = 256, 256
 @contextmanager
 def small_tiles(variant: Any) -> Iterator[None]:
     """Interpreted, the kernels of ``variant`` have tiles of 16 and 32 in here; nothing else changes."""
-    tiles: dict[str, Any] = getattr(getattr(variant, "module", None), "TILES", {"interpreter": {}})
+    tiles = _tiles_of(variant)
     usual = tiles["interpreter"]
     tiles["interpreter"] = _TILES
     try:
         yield
     finally:
         tiles["interpreter"] = usual
+
+
+def has_small_tiles(variant: Any) -> bool:
+    """Whether ``variant`` runs within ``small_tiles``: what a failure must say to be seen again."""
+    return _tiles_of(variant)["interpreter"] is _TILES
+
+
+def _tiles_of(variant: Any) -> dict[str, Any]:
+    tiles: dict[str, Any] = getattr(getattr(variant, "module", None), "TILES", {"interpreter": {}})
+    return tiles
 
 
 def small_consts(ir: AttentionIR, except_for: Container[str] = ()) -> dict[str, Scalar]:

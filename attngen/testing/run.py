@@ -17,7 +17,7 @@ from attngen.testing.criteria import Verdict
 from attngen.testing.reach import small_tiles
 from attngen.testing.tensor import STRIDES
 
-_SHRINK_SECONDS = 30.0
+_SHRINK_SECONDS = 30.0  # after the first failure
 
 
 @dataclass
@@ -60,6 +60,7 @@ def run_property_tests(
     seed: int = 0,
     max_length: int | None = None,
     strides: Sequence[str] = STRIDES,
+    shrink_seconds: float = _SHRINK_SECONDS,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Judge ``variant`` on ``examples`` drawn calls; the same ``seed`` draws the same calls.
@@ -67,8 +68,8 @@ def run_property_tests(
     ``dtypes`` defaults to float16 and float32, and bfloat16 too on a CUDA device (Triton's interpreter
     gets it wrong). Lengths go up to ``max_length``, by default to several tiles, which are small in the
     interpreter for that. ``head_dims`` restricts head_dim and v_dim, by default to a few on CUDA, where each
-    is a compilation; so is each of the memory layouts that ``strides`` restricts. ``progress`` is called with
-    the number of examples done. Never raises for a failure.
+    is a compilation; so is each of the memory layouts that ``strides`` restricts. A failure is shrunk for
+    ``shrink_seconds``. ``progress`` is called with the number of examples done. Never raises for a failure.
     """
     on_cpu = device == "cpu"
     if dtypes is None:
@@ -100,7 +101,7 @@ def run_property_tests(
             )
         except Exception:
             failed.add(case)
-            give_up = min(give_up, time.monotonic() + _SHRINK_SECONDS)
+            give_up = min(give_up, time.monotonic() + shrink_seconds)
             raise
         report.add(case.dtype, verdicts)
         if progress and not failed:
