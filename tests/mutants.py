@@ -70,9 +70,9 @@ MUTANTS = (
     Mutant(
         "accumulator_rescaled_twice",
         FORWARD,
-        "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n        acc = acc * rescale",
+        "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n        acc = acc * rescale[",
         "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n"
-        "        acc = acc * rescale * rescale",
+        "        acc = acc * (rescale * rescale)[",
         "the last rescale is applied twice",
         "full",
     ),

@@ -13,8 +13,9 @@ from typing import Any
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 
-# Another shape for each of forward, dK/dV and dQ, and no tile square but the last: (BLOCK_M, BLOCK_N, ...).
-_TILES = {256: ((16, 32, 1, 1), (32, 16, 1, 1), (16, 16, 1, 1))}
+# (BLOCK_M, BLOCK_N, ...) of forward, dK/dV and dQ: another shape for each. What a loop streams is the short
+# side, since it takes three steps to see that the first is still right after the second.
+_TILES = {256: ((32, 16, 1, 1), (16, 32, 1, 1), (16, 16, 1, 1))}
 
 _LARGE, _SHRINK = 256, 256
 
