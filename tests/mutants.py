@@ -21,6 +21,7 @@ SPECS = {
     "softcap": "param cap: float = 2.0\nscore = softcap(score, cap)\nmask = causal",
     "dropout": "param p: float = 0.3\nmask = causal\ndropout = p",
     "sink": "input sinks: float32[heads] grad\nmask = sliding_window(20)\nsink = sinks[h]",
+    "lowered": "score = score - 200.0",
     "gain": "param c: float = 0.7\nscore = score * c",
     "negated": "input t: float32[heads]\nscore = score * t[h]",
     "quotient": "score = score / (1.0 + 0.1 * abs(score))",
@@ -82,7 +83,7 @@ MUTANTS = (
         'tl.full([BLOCK_M], float("-inf"), tl.float32)',
         "tl.zeros([BLOCK_M], tl.float32)",
         "the running maximum starts at 0: rows of very negative scores underflow",
-        "full",
+        "lowered",
     ),
     Mutant(
         "empty_row_unguarded",
@@ -176,14 +177,6 @@ MUTANTS = (
         "return tl.load(place)",
         "whole tiles read beyond a head dimension that is no power of two",
         "full",
-    ),
-    Mutant(
-        "columns_in_32_bits",
-        FRAGMENTS,
-        "+ column.to(tl.int64) * stride_d\n        if RAGGED",
-        "+ column * stride_d.to(tl.int32)\n        if RAGGED",
-        "offsets along the head dimension wrap at 2**31 elements",
-        "tests/test_kernels.py::test_columns_far_apart_are_addressed_in_64_bits",
     ),
     Mutant(
         "dropout_transposed",
@@ -283,6 +276,14 @@ MUTANTS = (
         "causal",
     ),
     Mutant(
+        "dq_masks_only_the_end",
+        BACKWARD,
+        "logit = tl.where({{ v.keep_keys }}, logit",
+        "logit = tl.where(column < k_len, logit",
+        "dQ's edges mask the ragged end alone",
+        "causal",
+    ),
+    Mutant(
         "dq_without_its_scale",
         BACKWARD,
         "    dq = dq * {{ v.scale_after }}\n",
@@ -371,14 +372,6 @@ MUTANTS = (
         'keep_keys=" & ".join(["(column <= k_len)", *kept])',
         "a ragged tile keeps one key too many",
         "full",
-    ),
-    Mutant(
-        "ragged_keys_unmasked_in_the_backward",
-        "attngen/emit/maths.py",
-        '["(row < q_len)", "(column < k_len)", *kept]',
-        '["(row < q_len)", *kept]',
-        "keys beyond the end count in the gradient of a learned input",
-        "slopes",
     ),
     Mutant(
         "gain_forgotten",

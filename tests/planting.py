@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "mutants.md"
 
 _SHIPPED = ("attngen", "grammar", "templates", "tests", "pyproject.toml")
-_EXAMPLES = 60  # of a property run; a mutant fails within a few, the package itself runs them all
+_EXAMPLES = 30  # of a property run; a mutant fails within a few, the package itself runs them all
 _SECONDS = 600
 
 
@@ -62,10 +62,10 @@ def planted(mutant: Mutant | None) -> Iterator[Path]:
         yield folder
 
 
-def outcome_of(check: str, mutant: Mutant | None) -> Outcome:
+def outcome_of(check: str, mutant: Mutant | None, examples: int = _EXAMPLES) -> Outcome:
     """What ``check`` (see ``Mutant.caught_by``) says of the package with this mutant, or with none."""
     with planted(mutant) as folder:
-        return _property_run(check, folder) if check in SPECS else _pytest(check, folder)
+        return property_run(check, folder, examples) if check in SPECS else _pytest(check, folder)
 
 
 def run_in(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -88,14 +88,14 @@ def run_in(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
     )
 
 
-_PROPERTY_RUN = f"""
+_PROPERTY_RUN = """
 import json, pathlib, sys
 import attngen
 from attngen.testing.run import run_property_tests
 
 assert pathlib.Path(attngen.__file__).is_relative_to(sys.argv[1]), attngen.__file__
 variant = attngen.compile(sys.argv[2])
-report = run_property_tests(variant, examples={_EXAMPLES}, shrink_seconds=float(sys.argv[3]))
+report = run_property_tests(variant, examples=int(sys.argv[3]), shrink_seconds=float(sys.argv[4]))
 error = "" if report.passed else type(report.error).__name__
 print(json.dumps([error, report.failure or ""]))
 """
@@ -105,17 +105,12 @@ def spec_text(check: str) -> str:
     return f"variant {check}\n{SPECS[check]}\n"
 
 
-def _property_run(check: str, folder: Path, shrink_seconds: float = 0.0) -> Outcome:
-    done = run_in(folder, "-c", _PROPERTY_RUN, folder, spec_text(check), str(shrink_seconds))
+def property_run(check: str, folder: Path, examples: int = _EXAMPLES, shrink_seconds: float = 0.0) -> Outcome:
+    """What property tests of the copy in ``folder`` say of this spec."""
+    done = run_in(folder, "-c", _PROPERTY_RUN, folder, spec_text(check), str(examples), str(shrink_seconds))
     if done.returncode:
-        lines = done.stderr.strip().split("\n")
-        return Outcome("crash", lines[-1])
+        return Outcome("crash", done.stderr.strip().split("\n")[-1])
     return Outcome(*json.loads(done.stdout.strip().split("\n")[-1]))
-
-
-def shrunk(check: str, folder: Path) -> Outcome:
-    """As a property run with time to shrink its counter-example."""
-    return _property_run(check, folder, shrink_seconds=10.0)
 
 
 def _pytest(check: str, folder: Path) -> Outcome:
