@@ -1,6 +1,6 @@
 """Planted mutants: small errors, as people make them, each with the check that must catch it.
 
-``tests/planting.py`` plants one in a copy of the package and runs its check; ``docs/mutants.md`` is the table.
+``tests/planting.py`` plants one in a copy of the package and runs its check; the table is ``docs/mutants.md``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ MUTANTS = (
     Mutant(
         "accumulator_rescaled_twice",
         FORWARD,
-        "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n        acc = acc * rescale[",
+        "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n"
+        "        acc = acc * rescale[",
         "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n"
         "        acc = acc * (rescale * rescale)[",
         "the last rescale is applied twice",

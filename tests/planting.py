@@ -136,7 +136,7 @@ def where_caught(mutant: Mutant) -> str:
     if mutant.caught_by not in SPECS:
         return f"`{mutant.caught_by.removeprefix('tests/')}`"
     lines = SPECS[mutant.caught_by].split("\n")
-    return f"property run of `{'; '.join(lines) or 'full attention'}`"
+    return f"property run of `{'; '.join(lines)}`" if any(lines) else "property run of full attention"
 
 
 def row(mutant: Mutant) -> str:
@@ -146,14 +146,14 @@ def row(mutant: Mutant) -> str:
 
 _HEAD = f"""# Planted mutants
 
-A test kit is as good as the errors that it catches. Each line is a small error as people make them, planted in a copy of
-the package: in a template, in the emitter, in the plan or in an analysis. Its check must then fail, with an assertion of
-the criterion, and passes without the mutant. A property run is `attngen test` of that one-line spec: up to {_EXAMPLES} calls, in
-Triton's interpreter; "says" is the first line of the failure that it met.
+A test kit is as good as the errors that it catches. Each line is a small error as people make them, planted
+in a copy of the package: in a template, in the emitter, in the plan or in an analysis. Its check must then
+fail, by an assertion and not by a crash, and passes without the mutant. A property run is `attngen test` of
+that spec: up to {_EXAMPLES} calls, in Triton's interpreter. "says" is the first line of the failure.
 
-`tests/mutants.py` has the mutants, `tests/test_mutants.py` holds them to this (`make test-slow`: all of them; `make test`:
-a few), and `python tests/planting.py` wrote this page. `tests/test_testing.py` plants {{more}} more in kernels written for
-that purpose, which test the criterion alone.
+`tests/mutants.py` has the mutants, `tests/test_mutants.py` holds them to this (`make test` a few of them,
+`make test-slow` all), and `python tests/planting.py` writes this page. `tests/test_testing.py` plants more
+in kernels written for that, which test the criterion alone.
 
 """
 
@@ -161,13 +161,7 @@ that purpose, which test the criterion alone.
 def write_table(outcomes: dict[str, Outcome]) -> None:
     head = ["| the error | in | caught by | says |", "| --- | --- | --- | --- |"]
     rows = [f"{row(m)} {_cell(outcomes[m.name].first_line)} |" for m in MUTANTS]
-    TABLE.write_text(_HEAD.replace("{more}", str(_others())) + "\n".join([*head, *rows]) + "\n", "utf-8")
-
-
-def _others() -> int:
-    import test_testing
-
-    return len(test_testing.mutants())
+    TABLE.write_text(_HEAD + "\n".join([*head, *rows]) + "\n", "utf-8")
 
 
 def _cell(text: str) -> str:

@@ -48,9 +48,7 @@ def plan(*lines: str) -> tuple[Learned, ...]:
         ("[batch, heads, q_len, 1]", "x[b, h, q, k]", ("b", "h", "q", "")),
     ],
 )
-def test_what_all_keys_of_a_query_read_is_summed_by_query(
-    dims: str, read: str, axes: tuple[str, ...]
-) -> None:
+def test_what_all_keys_of_a_query_read_is_summed_by_query(dims: str, read: str, axes: tuple[str, ...]) -> None:
     (found,) = plan(f"input x: float32{dims} grad", f"score = score + {read} * dist")
     assert (found.route, found.axes) == (Route.SUMS, axes)
 
@@ -141,12 +139,7 @@ SPECS = {
     ),
     "bent sink": ("input x: float32[batch, kv_heads] grad", "sink = exp(x[b, h_kv])", "mask = 0 < dist < 4"),
     "sink and dropout": ("input x: float32[heads] grad", "sink = x[h]", "dropout = 0.3"),
-    "sink of a param": (
-        "param c: float = 0.7",
-        "input x: float32[] grad",
-        "sink = c",
-        "score = score + x * k",
-    ),
+    "sink of a param": ("param c: float = 0.7", "input x: float32[] grad", "sink = c", "score = score + x * k"),
     "the kernels' own names": (
         "input out: float32[heads] grad",
         "input d_score: float32[q_len] grad",
@@ -250,7 +243,9 @@ def test_a_sink_of_minus_infinity_is_none() -> None:
     without = variant_of("mask = 0 < dist")
     q, k, v = qkv(heads=2, q_len=20)
     x = torch.full((2,), float("-inf"))
-    for one, two in zip(sunk(q, k, v, x=x, return_lse=True), without(q, k, v, return_lse=True), strict=True):
+    for one, two in zip(
+        sunk(q, k, v, x=x, return_lse=True), without(q, k, v, return_lse=True), strict=True
+    ):
         assert torch.equal(one, two)
 
 
