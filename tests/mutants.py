@@ -1,6 +1,7 @@
 """Planted mutants: small errors, as people make them, each with the check that must catch it.
 
-``tests/planting.py`` plants one in a copy of the package and runs its check; the table is ``docs/mutants.md``.
+``tests/planting.py`` plants one in a copy of the package and runs its check; ``docs/mutants.md`` has what
+came of it.
 """
 
 from __future__ import annotations

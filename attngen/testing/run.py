@@ -20,8 +20,8 @@ from attngen.testing.tensor import STRIDES
 _SHRINK_SECONDS = 30.0  # after the first failure
 _MOST_RUNS = 4  # of hypothesis an example, where a spec has few different calls
 
-# The plainest call and a random one. A longer run of hypothesis is mostly variations of few calls, in which two
-# draws are made equal: q, k and v all zero, lengths all 1. They find little here.
+# The plainest call and a random one. A longer run of hypothesis is mostly variations of few calls, in which
+# two draws are made equal: q, k and v all zero, lengths all 1. They find little here.
 _ONE_FRESH = hypothesis.settings(
     max_examples=2,
     deadline=None,
