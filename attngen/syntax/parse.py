@@ -61,6 +61,11 @@ def read_spec(path: str | PathLike[str]) -> Source:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BuildError(f"cannot read {name!a}: {reason}") from error
+    return decode_spec(data, name)
+
+
+def decode_spec(data: bytes, name: str) -> Source:
+    """The spec whose file, called ``name``, holds ``data``. Raises as ``read_spec`` does."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     if len(data) > MAX_BYTES:
         raise SpecLimitError(
