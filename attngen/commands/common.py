@@ -1,18 +1,15 @@
-"""What the commands share: settings, messages on stderr, and files written whole or not at all."""
+"""What the commands share: settings, and messages on stderr."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path
 
 import typer
 
-from attngen.errors import AttnGenError, BuildError
+from attngen.errors import AttnGenError
 from attngen.ir.types import Scalar
 
 
@@ -71,28 +68,3 @@ def _scalar(text: str) -> Scalar | None:
         with contextlib.suppress(ValueError):
             return kind(text)
     return None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``path`` so that a reader sees the old file or the new one, never a part of either."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600; this is an ordinary file
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise BuildError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    # The only way to read it is to set it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
