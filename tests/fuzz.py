@@ -76,12 +76,12 @@ class Tally:
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
-    slowest: tuple[float, str | bytes] = (0.0, "")
+    slowest: tuple[float, int] = (0.0, 0)  # seconds, and the text's number
 
     def add(self, other: Tally) -> None:
         self.counts.update(other.counts)
         self.findings += other.findings
-        self.slowest = max(self.slowest, other.slowest, key=lambda pair: pair[0])
+        self.slowest = max(self.slowest, other.slowest)
 
 
 def outcome(spec: str | bytes, choices: Choices) -> str:
@@ -175,7 +175,7 @@ def run_block(seed: int, number: int, first: int, count: int, deep: float, limit
         start = time.perf_counter()
         found = try_one(text.kind, text.spec, choices, limit)
         elapsed = time.perf_counter() - start
-        tally.slowest = max(tally.slowest, (elapsed, text.spec), key=lambda pair: pair[0])
+        tally.slowest = max(tally.slowest, (elapsed, number * BLOCK + i))
         if isinstance(found, Finding):
             tally.findings.append(found)
             found = found.place[0]
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
     seconds = time.perf_counter() - start
     print(f"\n\n{table(tally.counts)}\n\nseed {given.seed}, {given.jobs} processes, {seconds:.0f} s")
-    print(f"slowest: {tally.slowest[0]:.2f} s for {tally.slowest[1][:200]!r}")
+    print(f"slowest: {tally.slowest[0]:.2f} s for text {tally.slowest[1]}")
     print(
         "every outcome is a kernel or a located error" if not shown else f"{len(tally.findings)} exceptions"
     )

@@ -46,18 +46,23 @@ class Failures:
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Scalar]:
-    """``["window=1024", "exact=True"]`` as ``{"window": 1024, "exact": True}``. A misfit is a usage error."""
+    """``["window=1024", "exact=True"]`` as ``{"window": 1024, "exact": True}``.
+
+    What does not fit is a usage error that names every misfit.
+    """
     found: dict[str, Scalar] = {}
+    wrong: list[str] = []
     for pair in pairs:
         name, equals, text = (part.strip() for part in pair.partition("="))
         value = _scalar(text)
         if not (name and equals) or value is None:
-            raise typer.BadParameter(
-                f"{pair!r} is not name=value, where the value is a number, True or False"
-            )
-        if name in found:
-            raise typer.BadParameter(f"{name!r} is set twice")
-        found[name] = value
+            wrong.append(f"{pair!r} is not name=value, where the value is a number, True or False")
+        elif name in found:
+            wrong.append(f"{name!r} is set twice")
+        else:
+            found[name] = value
+    if wrong:
+        raise typer.BadParameter("; ".join(wrong))
     return found
 
 
