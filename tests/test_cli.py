@@ -333,6 +333,22 @@ def rows(result: Result) -> list[str]:
     return [line for line in result.out.splitlines() if line and set(line) <= set("·▒█")]
 
 
+@pytest.mark.parametrize("name", zoo_names())
+def test_mask_draws_every_zoo_spec(name: str, run: Run) -> None:
+    result = run("mask", name, "--q", "3", "--k", "5", "--set", "heads=4", "--set", "kv_heads=2")
+    assert (result.status, result.err) == (0, "")
+    assert [len(line) for line in rows(result)] == [5, 5]
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e300", "nan", "inf", "7", str(2**100)])
+def test_a_float_input_takes_any_number(value: str, run: Run) -> None:
+    Path("gate.attn").write_text(
+        "variant gate\ninput t: float16[heads]\nmask = t[h] == t[h] and t[h] > 0.0\n"
+    )
+    drawn = rows(run("mask", "gate.attn", "--q", "2", "--k", "2", "--set", f"t={value}"))
+    assert drawn == ["··" if value in ("-1e300", "nan") else "██"]
+
+
 def test_mask_takes_consts(run: Run) -> None:
     assert rows(run("mask", "sliding_window", "--q", "4", "--k", "4", "--set", "window=1")) == [
         "▒▒··",

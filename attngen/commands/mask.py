@@ -73,7 +73,7 @@ def sample(source: Source, q_len: int, k_len: int, given: Mapping[str, Scalar]) 
     k = torch.zeros(sizes["batch"], sizes["kv_heads"], k_len, sizes["head_dim"])
     v = torch.zeros(1, 1, 1, 1).expand(*k.shape[:3], sizes["v_dim"])
     env = bind(ir, q, k, v, inputs, known)
-    keeps = evaluate(ir.mask, env, torch.float32)[0, 0].expand(q_len, k_len)
+    keeps = evaluate(ir.mask, env, torch.float32).expand(env.grid.shape)[0, 0]
     return Picture(f"{ir.name}: {q_len} queries, {k_len} keys", keeps, _assumptions(ir, inputs, given))
 
 
@@ -128,9 +128,10 @@ def _fill(declared: Input, sizes: Mapping[str, int], value: Scalar | None) -> Te
 
     shape = [dim if isinstance(dim, int) else sizes[dim] for dim in declared.dims]
     dtype = getattr(torch, declared.dtype)
-    if value is not None:
-        return torch.full(shape, value, dtype=dtype)
     kind = DTYPES[declared.dtype]
+    if value is not None:
+        wide = torch.float64 if kind is Type.FLOAT else torch.int64
+        return torch.tensor(_as(kind, value), dtype=wide).to(dtype).expand(shape)
     if kind is Type.INT and declared.sorted and shape:
         return (torch.arange(shape[-1]) * 4 // shape[-1]).to(dtype).expand(shape)
     plain: Mapping[Type, Scalar] = {Type.INT: sizes["k_len"] // 3, Type.FLOAT: 0.0, Type.BOOL: True}
