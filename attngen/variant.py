@@ -18,7 +18,7 @@ from attngen import blockwise, reference
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.pipeline import Compilation, compile_spec
-from attngen.runtime import cache
+from attngen.runtime import cache, files
 from attngen.runtime.loader import load_module
 from attngen.source import Source
 
@@ -41,7 +41,7 @@ class Variant:
         self._compilation = compilation
         self._options = dict(options)
         self.path: Path = cache.entry(compilation.ir.name, compilation.text)
-        self._module = load_module(self.path)
+        self._module = load_module(self.path, compilation.text)
         self._call = getattr(self._module, self.name)
         self._signature = inspect.signature(self._call)
         self.__name__ = self.name
@@ -110,7 +110,7 @@ class Variant:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the emitted module elsewhere. It needs torch and triton, and nothing of attngen."""
-        cache.write(Path(path), self.source)
+        files.write(Path(path), self.source)
 
     def _split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Scalar]]:
         declared = {i.name for i in self.ir.inputs}
