@@ -25,6 +25,7 @@ Whole tiles of what all keep run without the mask.
 """
 
 import math
+import numbers
 
 import torch
 import triton
@@ -110,7 +111,7 @@ def load_tile(
         row = first + tl.arange(0, ROWS)[:, None]
         column = tl.arange(0, COLUMNS)[None, :]
         place += b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
-        place += row.to(tl.int64) * stride_s + column * stride_d
+        place += row.to(tl.int64) * stride_s + column.to(tl.int64) * stride_d
         if RAGGED:
             return tl.load(place, mask=(row < length) & (column < WIDTH), other=0.0)
         elif WIDTH < COLUMNS:
@@ -127,7 +128,7 @@ def store_tile(X, tile, first, WIDTH: tl.constexpr):
     row = first + tl.arange(0, tile.shape[0])[:, None]
     column = tl.arange(0, tile.shape[1])[None, :]
     place += b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
-    place += row.to(tl.int64) * stride_s + column * stride_d
+    place += row.to(tl.int64) * stride_s + column.to(tl.int64) * stride_d
     tl.store(place, tile.to(place.dtype.element_ty), mask=(row < length) & (column < WIDTH))
 
 
@@ -287,7 +288,7 @@ def forward_kernel(
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    kept_any = row_sum > 0.0
+    kept_any = row_sum != 0.0  # NaN stays NaN
     row_sum = tl.where(kept_any, row_sum, 1.0)
     acc = acc * (1.0 / row_sum)[:, None]
     lse = tl.where(kept_any, row_max * 0.6931471805599453 + tl.log(row_sum), float("-inf"))
@@ -638,7 +639,8 @@ def dq_kernel(
     delta = load_rows(Delta, head, q_first, padded, BLOCK_M, TMA)[:, None]
     rest = load_rows(Rest, head, q_first, padded, BLOCK_M, TMA)[:, None] if EXACT else 0.0
     stats = (lse2, rest, delta)
-    q = tl.minimum(q_first + tl.arange(0, BLOCK_M)[:, None], q_len - 1)
+    row = q_first + tl.arange(0, BLOCK_M)[:, None]
+    q = tl.minimum(row, q_len - 1)
     pos = q + (k_len - q_len)
     scale_log2 = 1.4426950408889634 * scale
     prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
@@ -880,7 +882,7 @@ def launch_forward(q, k, v, prefix, out, lse, row_max, log2_sum):
 
 
 def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, dv):
-    """Fill dq, dk and dv, of the shapes of q, k and v. d_lse may be None."""
+    """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
     if d_out.stride(3) != 1 or 0 in d_out.stride():
         d_out = d_out.contiguous()  # the gradient of a sum comes expanded: one number, strides of 0
@@ -916,21 +918,23 @@ def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, 
             EXACT=constants["EXACT"],
             HAS_DLSE=d_lse is not None,
         )
-        dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
-            *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-            *row_sources(dkdv_tile, tma, lse2, rest, delta),
-            dk,
-            dv,
-            *strides,
-            strides_of(dk),
-            strides_of(dv),
-            *sizes_of(q, k),
-            padded,
-            *own,
-            **constants,
-        )
+        if dk.numel():
+            dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
+                *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
+                *row_sources(dkdv_tile, tma, lse2, rest, delta),
+                dk,
+                dv,
+                *strides,
+                strides_of(dk),
+                strides_of(dv),
+                *sizes_of(q, k),
+                padded,
+                *own,
+                **constants,
+            )
         constants = constants_of(q, k, v, dq_tile, tma)
-        dq_kernel[(triton.cdiv(q.shape[2], dq_tile[0]) * rows,)](
+        grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
+        arguments = (
             *sources_of(dq_tile, tma, constants, q, k, v, d_out),
             *row_sources(dq_tile, tma, lse2, rest, delta),
             dq,
@@ -939,14 +943,15 @@ def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, 
             *sizes_of(q, k),
             padded,
             *own,
-            **constants,
         )
+        if dq.numel():
+            dq_kernel[grid](*arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_877588a48968_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_33547710eea7_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -964,9 +969,10 @@ def empty_forward(q, v, bshd):
     return out, q.new_empty(q.shape[:3], dtype=torch.float32), q.new_empty(parts, dtype=torch.float32)
 
 
-def empty_backward(q, k, v, bshd):
-    """Room for dq, dk and dv."""
-    return tuple(like_rows(x, x.shape[2], x.shape[3], bshd) for x in (q, k, v))
+def empty_backward(q, k, v, bshd, needs_q, needs_kv):
+    """Room for dq, dk and dv; none where they are not wanted."""
+    wanted = zip((q, k, v), (needs_q, needs_kv, needs_kv), strict=True)
+    return tuple(like_rows(x, *x.shape[2:], bshd) if needed else x.new_empty(0) for x, needed in wanted)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
@@ -996,8 +1002,10 @@ def backward_operator(
     parts: torch.Tensor,
     d_out: torch.Tensor,
     d_lse: torch.Tensor | None,
+    needs_q: bool,
+    needs_kv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = empty_backward(q, k, v, bshd)
+    dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
     if out.numel() == 0 or k.shape[2] == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
     launch_backward(q, k, v, prefix, out, lse, *parts, d_out, d_lse, dq, dk, dv)
@@ -1010,8 +1018,8 @@ def _(q, k, v, prefix, bshd):
 
 
 @backward_operator.register_fake
-def _(q, k, v, prefix, bshd, out, lse, parts, d_out, d_lse):
-    return empty_backward(q, k, v, bshd)
+def _(q, k, v, prefix, bshd, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
+    return empty_backward(q, k, v, bshd, needs_q, needs_kv)
 
 
 def save_for_backward(ctx, inputs, output):
@@ -1024,16 +1032,29 @@ def save_for_backward(ctx, inputs, output):
 
 def backward(ctx, d_out, d_lse, _):
     *tensors, out, lse, parts = ctx.saved_tensors
-    nothing = (None,) * (len(tensors) + len(ctx.scalars) - 2)
+    nothing = (None,) * 5
     if d_out is None and d_lse is None:
-        return None, None, None, *nothing
+        return nothing
     if d_out is None:
         d_out = torch.zeros_like(out)
-    dq, dk, dv = backward_operator(*tensors, *ctx.scalars, ctx.bshd, out, lse, parts, d_out, d_lse)
-    return dq, dk, dv, *nothing
+    needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
+    dq, dk, dv = backward_operator(
+        *tensors, *ctx.scalars, ctx.bshd, out, lse, parts, d_out, d_lse, needs_q, needs_k or needs_v
+    )
+    wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)
+    return *wanted, *nothing[3:]
+
+
+def refuse_second(ctx, *gradients):
+    """Without this torch would say that an operator lacks a formula, and not what to do."""
+    raise NotImplementedError(
+        "a second backward: these kernels have first derivatives only; for higher ones differentiate "
+        "attngen's variant.reference(...), which is plain PyTorch"
+    )
 
 
 forward_operator.register_autograd(backward, setup_context=save_for_backward)
+backward_operator.register_autograd(refuse_second)
 
 # What the spec declares: name, dtype, dimensions (a dimension of 1 broadcasts).
 INPUTS = (("prefix", torch.int32, ("batch",)),)
@@ -1103,6 +1124,15 @@ def check_call(q, k, v, inputs, params, layout):
     return ()
 
 
+def check_options(seed, deterministic):
+    """Refuse what would otherwise be ignored, or taken for something else."""
+    kinds = (numbers.Integral, torch.SymInt, torch.Tensor)
+    if isinstance(seed, bool) or not (seed is None or isinstance(seed, kinds)):
+        raise TypeError(f"seed: expected an int, an int64 tensor or None, got {type(seed).__name__}")
+    if not (deterministic is None or isinstance(deterministic, bool)):
+        raise TypeError(f"deterministic: expected True, False or None, got {type(deterministic).__name__}")
+
+
 def refuse_tangents(*tensors):
     """Forward-mode differentiation would silently give zeros."""
     for x in tensors:
@@ -1110,9 +1140,27 @@ def refuse_tangents(*tensors):
             raise NotImplementedError("forward-mode differentiation: these kernels have only the backward")
 
 
-def run_attention(q, k, v, inputs, params, seed, return_lse, layout):
+def under_autocast(q, k, v, inputs):
+    """Inside autocast: q, k and v in its dtype, float inputs in the spec's; float64 stays, and is refused."""
+    if not isinstance(q, torch.Tensor) or not torch.amp.is_autocast_available(q.device.type):
+        return q, k, v, inputs
+    if not torch.is_autocast_enabled(q.device.type):
+        return q, k, v, inputs
+
+    def cast(x, dtype):
+        casts = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64
+        return x.to(dtype) if casts and dtype.is_floating_point else x
+
+    own = torch.get_autocast_dtype(q.device.type)
+    inputs = tuple(cast(x, dtype) for (_, dtype, *_), x in zip(INPUTS, inputs, strict=True))
+    return cast(q, own), cast(k, own), cast(v, own), inputs
+
+
+def run_attention(q, k, v, inputs, params, seed, return_lse, layout, deterministic):
     """Check, bring into [batch, heads, length, dim], run the operator."""
+    check_options(seed, deterministic)
     refuse_tangents(q, k, v, *inputs)
+    q, k, v, inputs = under_autocast(q, k, v, inputs)
     params = check_call(q, k, v, inputs, params, layout)
     bshd = layout == "bshd"
     if bshd:
@@ -1144,4 +1192,4 @@ def prefix_lm(
     prefix: a int32 tensor [batch], where a dimension of 1 broadcasts.
     seed: ignored, since this variant draws nothing.
     """
-    return run_attention(q, k, v, (prefix,), (), seed, return_lse, layout)
+    return run_attention(q, k, v, (prefix,), (), seed, return_lse, layout, deterministic)
