@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -62,7 +63,9 @@ class _Operators:
             named = [x for x, grad in zip(tensors[3:], grads, strict=True) if grad]
             room = (*room, *self._module.empty_learned(*named, *learned))
         wanted = [needs_q, needs_kv, needs_kv, *(grad and learned[0] for grad in grads)]
-        found = call.gradients(tensors, wanted, d_out, d_lse)
+        # torch runs an operator's kernel beneath autograd, where nothing is recorded; a new thread is not there.
+        with ThreadPoolExecutor(1) as thread:
+            found = thread.submit(call.gradients, tensors, wanted, d_out, d_lse).result()
         results = [x for x, has_room in zip(found, [True, True, True, *grads], strict=True) if has_room]
         for target, result in zip(room, results, strict=True):
             if result is not None:
