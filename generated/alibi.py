@@ -928,6 +928,8 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
                 *own,
                 **constants,
             )
+        if not dq.numel():
+            return
         constants = constants_of(q, k, v, dq_tile, tma)
         grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
         arguments = (
@@ -940,14 +942,13 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
             padded,
             *own,
         )
-        if dq.numel():
-            dq_kernel[grid](*arguments, **constants)
+        dq_kernel[grid](*arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_d1ed4079c647_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_6ad3120590c3_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -981,6 +981,8 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
                 *own,
                 **constants,
             )
+        if not dq.numel():
+            return
         constants = constants_of(q, k, v, dq_tile, tma)
         grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
         arguments = (
@@ -993,14 +995,13 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
             padded,
             *own,
         )
-        if dq.numel():
-            dq_kernel[grid](*arguments, **constants)
+        dq_kernel[grid](*arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_81c4d568e11f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_be2bbb5f3f00_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
