@@ -25,6 +25,7 @@ Whole tiles of what all keep run without the mask.
 """
 
 import math
+import numbers
 
 import torch
 import triton
@@ -880,7 +881,7 @@ def launch_forward(q, k, v, slopes, out, lse, row_max, log2_sum):
 
 
 def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, dv):
-    """Fill dq, dk and dv, of the shapes of q, k and v. d_lse may be None."""
+    """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
     if d_out.stride(3) != 1 or 0 in d_out.stride():
         d_out = d_out.contiguous()  # the gradient of a sum comes expanded: one number, strides of 0
@@ -916,19 +917,22 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
             EXACT=constants["EXACT"],
             HAS_DLSE=d_lse is not None,
         )
-        dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
-            *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-            *row_sources(dkdv_tile, tma, lse2, rest, delta),
-            dk,
-            dv,
-            *strides,
-            strides_of(dk),
-            strides_of(dv),
-            *sizes_of(q, k),
-            padded,
-            *own,
-            **constants,
-        )
+        if dk.numel():
+            dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
+                *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
+                *row_sources(dkdv_tile, tma, lse2, rest, delta),
+                dk,
+                dv,
+                *strides,
+                strides_of(dk),
+                strides_of(dv),
+                *sizes_of(q, k),
+                padded,
+                *own,
+                **constants,
+            )
+        if not dq.numel():
+            return
         constants = constants_of(q, k, v, dq_tile, tma)
         grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
         arguments = (
@@ -947,7 +951,7 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_9faa2a587932_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_79a503c0ad93_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -965,9 +969,10 @@ def empty_forward(q, v, bshd):
     return out, q.new_empty(q.shape[:3], dtype=torch.float32), q.new_empty(parts, dtype=torch.float32)
 
 
-def empty_backward(q, k, v, bshd):
-    """Room for dq, dk and dv."""
-    return tuple(like_rows(x, x.shape[2], x.shape[3], bshd) for x in (q, k, v))
+def empty_backward(q, k, v, bshd, needs_q, needs_kv):
+    """Room for dq, dk and dv; none where they are not wanted."""
+    wanted = zip((q, k, v), (needs_q, needs_kv, needs_kv), strict=True)
+    return tuple(like_rows(x, *x.shape[2:], bshd) if needed else x.new_empty(0) for x, needed in wanted)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
@@ -997,8 +1002,10 @@ def backward_operator(
     parts: torch.Tensor,
     d_out: torch.Tensor,
     d_lse: torch.Tensor | None,
+    needs_q: bool,
+    needs_kv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = empty_backward(q, k, v, bshd)
+    dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
     if out.numel() == 0 or k.shape[2] == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
     launch_backward(q, k, v, slopes, out, lse, *parts, d_out, d_lse, dq, dk, dv)
@@ -1011,8 +1018,8 @@ def _(q, k, v, slopes, bshd):
 
 
 @backward_operator.register_fake
-def _(q, k, v, slopes, bshd, out, lse, parts, d_out, d_lse):
-    return empty_backward(q, k, v, bshd)
+def _(q, k, v, slopes, bshd, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
+    return empty_backward(q, k, v, bshd, needs_q, needs_kv)
 
 
 def save_for_backward(ctx, inputs, output):
@@ -1025,16 +1032,29 @@ def save_for_backward(ctx, inputs, output):
 
 def backward(ctx, d_out, d_lse, _):
     *tensors, out, lse, parts = ctx.saved_tensors
-    nothing = (None,) * (len(tensors) + len(ctx.scalars) - 2)
+    nothing = (None,) * 5
     if d_out is None and d_lse is None:
-        return None, None, None, *nothing
+        return nothing
     if d_out is None:
         d_out = torch.zeros_like(out)
-    dq, dk, dv = backward_operator(*tensors, *ctx.scalars, ctx.bshd, out, lse, parts, d_out, d_lse)
-    return dq, dk, dv, *nothing
+    needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
+    dq, dk, dv = backward_operator(
+        *tensors, *ctx.scalars, ctx.bshd, out, lse, parts, d_out, d_lse, needs_q, needs_k or needs_v
+    )
+    wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)
+    return *wanted, *nothing[3:]
+
+
+def refuse_second(ctx, *gradients):
+    """Without this torch would say that an operator lacks a formula, and not what to do."""
+    raise NotImplementedError(
+        "a second backward: these kernels have first derivatives only; for higher ones differentiate "
+        "attngen's variant.reference(...), which is plain PyTorch"
+    )
 
 
 forward_operator.register_autograd(backward, setup_context=save_for_backward)
+backward_operator.register_autograd(refuse_second)
 
 # What the spec declares: name, dtype, dimensions (a dimension of 1 broadcasts).
 INPUTS = (("slopes", torch.float32, ("heads",)),)
@@ -1104,6 +1124,15 @@ def check_call(q, k, v, inputs, params, layout):
     return ()
 
 
+def check_options(seed, deterministic):
+    """Refuse what would otherwise be ignored, or taken for something else."""
+    kinds = (numbers.Integral, torch.SymInt, torch.Tensor)
+    if isinstance(seed, bool) or not (seed is None or isinstance(seed, kinds)):
+        raise TypeError(f"seed: expected an int, an int64 tensor or None, got {type(seed).__name__}")
+    if not (deterministic is None or isinstance(deterministic, bool)):
+        raise TypeError(f"deterministic: expected True, False or None, got {type(deterministic).__name__}")
+
+
 def refuse_tangents(*tensors):
     """Forward-mode differentiation would silently give zeros."""
     for x in tensors:
@@ -1111,9 +1140,27 @@ def refuse_tangents(*tensors):
             raise NotImplementedError("forward-mode differentiation: these kernels have only the backward")
 
 
-def run_attention(q, k, v, inputs, params, seed, return_lse, layout):
+def under_autocast(q, k, v, inputs):
+    """Inside autocast: q, k and v in its dtype, float inputs in the spec's; float64 stays, and is refused."""
+    if not isinstance(q, torch.Tensor) or not torch.amp.is_autocast_available(q.device.type):
+        return q, k, v, inputs
+    if not torch.is_autocast_enabled(q.device.type):
+        return q, k, v, inputs
+
+    def cast(x, dtype):
+        casts = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64
+        return x.to(dtype) if casts and dtype.is_floating_point else x
+
+    own = torch.get_autocast_dtype(q.device.type)
+    inputs = tuple(cast(x, dtype) for (_, dtype, *_), x in zip(INPUTS, inputs, strict=True))
+    return cast(q, own), cast(k, own), cast(v, own), inputs
+
+
+def run_attention(q, k, v, inputs, params, seed, return_lse, layout, deterministic):
     """Check, bring into [batch, heads, length, dim], run the operator."""
+    check_options(seed, deterministic)
     refuse_tangents(q, k, v, *inputs)
+    q, k, v, inputs = under_autocast(q, k, v, inputs)
     params = check_call(q, k, v, inputs, params, layout)
     bshd = layout == "bshd"
     if bshd:
@@ -1145,4 +1192,4 @@ def alibi(
     slopes: a float32 tensor [heads], where a dimension of 1 broadcasts.
     seed: ignored, since this variant draws nothing.
     """
-    return run_attention(q, k, v, (slopes,), (), seed, return_lse, layout)
+    return run_attention(q, k, v, (slopes,), (), seed, return_lse, layout, deterministic)
