@@ -25,6 +25,7 @@ def load(
     the spec's. ``math="exact"`` forgoes the approximate tanh of 16-bit tensors. What is built, and where, is
     logged by the logger "attngen". Raises AttnGenError.
     """
+    _require(path_or_zoo_name, (str, os.PathLike), "path_or_zoo_name: expected a str or a path")
     from attngen.spec_file import find_spec
     from attngen.variant import build_variant
 
@@ -33,10 +34,16 @@ def load(
 
 def compile(text: str, *, backend: str = "auto", math: str = "approx", **consts: Scalar) -> Variant:
     """Build the variant that a spec's text describes. The rest as for ``load``."""
+    _require(text, str, "text: expected a spec as a str")
     from attngen.source import Source
     from attngen.variant import build_variant
 
     return build_variant(Source(text), overrides=consts, backend=backend, math=math)
+
+
+def _require(value: object, kinds: type | tuple[type, ...], message: str) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{message}, got {type(value).__name__}")
 
 
 def __getattr__(name: str) -> Any:

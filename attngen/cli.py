@@ -117,19 +117,20 @@ def zoo(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) ->
 
 
 @app.command()
-def check(files: Files) -> None:
+def check(files: Files, set_: Set = None) -> None:
     """Check grammar, names and types; warn of what looks wrong."""
-    from attngen.commands.check import check as check_spec
-    from attngen.commands.check import signature
+    from attngen.commands.check import signature, warnings
+    from attngen.pipeline import check_spec
 
+    overrides = settings(set_ or ())
     failures = Failures()
     for file in files:
         with failures.caught():
             source = find_spec(file)
-            ir, warnings = check_spec(source)
-            for warning in warnings:
+            found = check_spec(source, overrides=overrides)
+            for warning in warnings(source, found.lints):
                 complain(warning)
-            print(f"{source.name}: ok: {signature(ir)}")
+            print(f"{source.name}: ok: {signature(found.ir)}")
     failures.exit_if_any()
 
 
@@ -185,7 +186,9 @@ def mask(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE", help="Set a const or a param, or fill an input with a number."
+            "--set",
+            metavar="NAME=VALUE",
+            help="Set a const, a param or a size (heads=8), or fill an input with one value.",
         ),
     ] = None,
 ) -> None:

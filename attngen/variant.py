@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +12,16 @@ import torch
 import triton
 from torch import Tensor
 
-from attngen import blockwise, reference
+from attngen import cpu_operators, reference
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.pipeline import Compilation, compile_spec
-from attngen.runtime import cache
+from attngen.runtime import cache, files
 from attngen.runtime.loader import load_module
 from attngen.source import Source
 
-_log = logging.getLogger("attngen")
-_said: set[str] = set()
+# As triton saw it when its kernels were defined; not to be read in a call, which torch.compile may trace.
+_INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
 class Variant:
@@ -35,15 +33,20 @@ class Variant:
     emitted kernels; CPU tensors run them in Triton's interpreter where TRITON_INTERPRET=1 was set before
     Python started, and otherwise the same maths in PyTorch, in blocks of rows. Wrong arguments raise
     TypeError or ValueError and name what was expected.
+
+    Inside torch.autocast it does what torch's own attention does: q, k and v, of whatever of the three dtypes
+    each is, are computed in autocast's dtype, and so is out; lse stays float32. Float inputs are taken in the
+    dtype that the spec declares. Gradients have the dtypes of the tensors that were given.
     """
 
     def __init__(self, compilation: Compilation, options: Mapping[str, Any]) -> None:
         self._compilation = compilation
         self._options = dict(options)
         self.path: Path = cache.entry(compilation.ir.name, compilation.text)
-        self._module = load_module(self.path)
+        self._module = load_module(self.path, compilation.text)
         self._call = getattr(self._module, self.name)
-        self._signature = inspect.signature(self._call)
+        if not _INTERPRETED:
+            cpu_operators.register(self._module, compilation.ir)
         self.__name__ = self.name
         self.__doc__ = self._call.__doc__
 
@@ -73,9 +76,6 @@ class Variant:
     def __call__(
         self, /, q: Tensor, k: Tensor, v: Tensor, **arguments: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
-        on_cpu = isinstance(q, Tensor) and q.device.type == "cpu"
-        if on_cpu and not triton.knobs.runtime.interpret:
-            return self._blockwise(q, k, v, arguments)
         result: Tensor | tuple[Tensor, Tensor] = self._call(q, k, v, **arguments)
         return result
 
@@ -93,54 +93,30 @@ class Variant:
         dtype: torch.dtype = torch.float64,
         **arguments: Any,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The oracle: eager, dense, in ``dtype``, differentiable by torch's own autograd."""
+        """The oracle: eager, dense, in ``dtype`` whatever autocast says, differentiable by torch itself."""
         inputs, params = self._split(arguments)
-        return reference.attention(
-            self.ir,
-            q,
-            k,
-            v,
-            inputs=inputs,
-            params=params,
-            seed=seed,
-            return_lse=return_lse,
-            layout=layout,
-            dtype=dtype,
-        )
+        with torch.autocast(q.device.type, enabled=False):
+            return reference.attention(
+                self.ir,
+                q,
+                k,
+                v,
+                inputs=inputs,
+                params=params,
+                seed=seed,
+                return_lse=return_lse,
+                layout=layout,
+                dtype=dtype,
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the emitted module elsewhere. It needs torch and triton, and nothing of attngen."""
-        cache.write(Path(path), self.source)
+        files.write(Path(path), self.source)
 
     def _split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Scalar]]:
         declared = {i.name for i in self.ir.inputs}
         inputs = {n: x for n, x in arguments.items() if n in declared}
         return inputs, {n: x for n, x in arguments.items() if n not in declared}
-
-    def _blockwise(
-        self, q: Tensor, k: Tensor, v: Tensor, arguments: Mapping[str, Any]
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        bound = self._signature.bind(q, k, v, **arguments)
-        bound.apply_defaults()
-        given = dict(bound.arguments)
-        layout, seed = given.pop("layout"), given.pop("seed")
-        return_lse = given.pop("return_lse")
-        del given["deterministic"], given["q"], given["k"], given["v"]
-        inputs, params = self._split(given)
-        params = self._module.check_call(q, k, v, tuple(inputs.values()), tuple(params.values()), layout)
-        if self.ir.dropout is not None:
-            seed = self._module.seed_tensor(seed, q.device)
-        if self.name not in _said:
-            _said.add(self.name)
-            _log.warning(
-                "%s: CPU tensors and no TRITON_INTERPRET=1: running the same maths in PyTorch, in row blocks",
-                self.name,
-            )
-        named = dict(zip((p.name for p in self.ir.params), params, strict=True))
-        out, lse = blockwise.attention(
-            self.ir, q, k, v, inputs=inputs, params=named, seed=seed, layout=layout
-        )
-        return (out, lse) if return_lse else out
 
     def __reduce__(self) -> tuple[Any, ...]:
         source = self._compilation.source

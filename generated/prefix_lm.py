@@ -25,6 +25,7 @@ Whole tiles of what all keep run without the mask.
 """
 
 import math
+import numbers
 
 import torch
 import triton
@@ -51,25 +52,29 @@ def keeps(pos, k, k_below_prefix_b):
 
 @triton.jit
 def key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK: tl.constexpr):
-    """Keys [lo, hi) for the queries q_first..q_last; whole tiles without a mask [lo, full_hi)."""
+    """Keys to visit for the queries q_first..q_last: whole tiles without a mask, and the edges."""
     offset = k_len - q_len
     lo = 0
     hi = clip(tl.maximum(q_last + offset + 1, prefix_b), k_len)
     full_hi = clip(tl.maximum(q_first + offset + 1, prefix_b), k_len) // BLOCK * BLOCK
-    return lo, full_hi, hi
+    return (lo, full_hi), (full_hi, hi)
 
 
 @triton.jit
-def query_range(k_first, k_last, q_len, k_len, prefix_b, BLOCK: tl.constexpr):
-    """Queries [lo, hi) for the keys k_first..k_last; whole tiles without a mask [full_lo, full_hi)."""
+def query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK: tl.constexpr):
+    """Queries to visit for the keys k_first..k_last: whole tiles without a mask, and the edges."""
     offset = k_len - q_len
     lo = clip(tl.where(k_first < prefix_b, 0, k_first - offset), q_len) // BLOCK * BLOCK
     hi = q_len
-    full_hi = q_len // BLOCK * BLOCK
-    full_lo = tl.cdiv(clip(tl.where(k_last < prefix_b, 0, k_last - offset), q_len), BLOCK) * BLOCK
-    inside = full_lo < full_hi
-    full_lo, full_hi = tl.where(inside, full_lo, lo), tl.where(inside, full_hi, lo)
-    return lo, full_lo, full_hi, hi
+    full_lo, full_hi = whole_tiles(
+        clip(tl.where(k_last < prefix_b, 0, k_last - offset), q_len),
+        q_len,
+        lo,
+        tl.where(whole, hi, lo),
+        BLOCK,
+    )
+    inside = full_hi - full_lo
+    return (full_lo, full_hi, ()), (lo, hi - inside, ((full_lo, inside),))
 
 
 # ---- What every kernel shares ------------------------------------------------------------------------------
@@ -137,15 +142,30 @@ def clip(end, length):
     return tl.minimum(tl.maximum(end, 0), length).to(tl.int32)
 
 
+@triton.jit
+def whole_tiles(full_lo, full_hi, lo, hi, BLOCK: tl.constexpr):
+    """Where the tiles begin and end that [full_lo, full_hi) and [lo, hi) both hold whole; lo twice if none."""
+    full_lo = tl.maximum(tl.cdiv(full_lo, BLOCK) * BLOCK, lo)
+    full_hi = tl.minimum(full_hi, hi) // BLOCK * BLOCK
+    some = full_lo < full_hi
+    return tl.where(some, full_lo, lo), tl.where(some, full_hi, lo)
+
+
+@triton.jit
+def over(step, gaps):
+    """The place of a step of a loop: each gap (at, length) that lies behind it is jumped over."""
+    for n in tl.static_range(len(gaps)):
+        step += tl.where(step >= gaps[n][0], gaps[n][1], 0)
+    return step
+
+
 # ---- Forward -----------------------------------------------------------------------------------------------
 
 
 @triton.jit
 def attend(
     state,
-    lo,
-    hi,
-    first,
+    walk,
     queries,
     keys_of,
     values_of,
@@ -157,22 +177,22 @@ def attend(
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Stream the keys lo..hi past a tile of queries: online softmax, the product with V one step behind.
+    """Stream keys past a tile of queries: online softmax, the product with V one step behind.
 
     ``state`` is acc [BLOCK_M, BLOCK_DV], row_max (base 2), row_sum and rescale [BLOCK_M], and weights
-    [BLOCK_M, BLOCK_N]: the last step's, in float32, which acc does not hold yet.
+    [BLOCK_M, BLOCK_N]: those of the keys from ``last`` on, in float32, which acc does not hold yet.
     """
-    acc, row_max, row_sum, rescale, weights = state
+    acc, row_max, row_sum, rescale, weights, last = state
     prefix_b, pos, scale_log2 = context
     k_len = keys_of[3]
+    lo, hi = walk
     for n in tl.range(lo, hi, BLOCK_N):
+        owed = tl.where(n > lo, n - BLOCK_N, last)
         keys = load_tile(keys_of, n, HEAD_DIM, BLOCK_N, queries.shape[1], MASKED, TMA)
         dot = tl.dot(queries, keys.T, input_precision=PRECISION)  # [BLOCK_M, BLOCK_N]
 
-        # On the tensor cores while the softmax below runs. At the first step the weights are 0.
-        values = load_tile(
-            values_of, tl.maximum(n - BLOCK_N, first), V_DIM, BLOCK_N, acc.shape[1], MASKED, TMA
-        )
+        # On the tensor cores while the softmax below runs. At the very first step the weights are 0.
+        values = load_tile(values_of, owed, V_DIM, BLOCK_N, acc.shape[1], MASKED, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
 
@@ -189,7 +209,9 @@ def attend(
         weights = tl.exp2(logit * scale_log2 - reference[:, None])
         row_sum = row_sum * rescale + tl.sum(weights, 1)
         row_max = new_max
-    return acc, row_max, row_sum, rescale, weights
+    final = (hi - 1) // BLOCK_N * BLOCK_N
+    last = tl.where(lo < hi, final, last)
+    return acc, row_max, row_sum, rescale, weights, last
 
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
@@ -239,51 +261,25 @@ def forward_kernel(
     prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
     context = (prefix_b, pos, scale_log2)
 
+    q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
+    inner, edges = key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK_N)
     state = (
         tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),
         tl.full([BLOCK_M], float("-inf"), tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M, BLOCK_N], tl.float32),
-    )
-    q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
-    lo, full_hi, hi = key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK_N)
-    state = attend(
-        state,
-        lo,
-        full_hi,
-        lo,
-        queries,
-        keys_of,
-        values_of,
-        context,
-        False,
-        HEAD_DIM,
-        V_DIM,
-        BLOCK_N,
-        TMA,
-        PRECISION,
+        inner[0],
     )
     state = attend(
-        state,
-        full_hi,
-        hi,
-        lo,
-        queries,
-        keys_of,
-        values_of,
-        context,
-        True,
-        HEAD_DIM,
-        V_DIM,
-        BLOCK_N,
-        TMA,
-        PRECISION,
+        state, inner, queries, keys_of, values_of, context, False, HEAD_DIM, V_DIM, BLOCK_N, TMA, PRECISION
+    )
+    state = attend(
+        state, edges, queries, keys_of, values_of, context, True, HEAD_DIM, V_DIM, BLOCK_N, TMA, PRECISION
     )
 
-    acc, row_max, row_sum, rescale, weights = state
-    if lo < hi:  # the product with V that is still owed
-        last = (hi - 1) // BLOCK_N * BLOCK_N
+    acc, row_max, row_sum, rescale, weights, last = state
+    if (inner[0] < inner[1]) | (edges[0] < edges[1]):  # the product with V that is still owed
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
@@ -366,9 +362,7 @@ def load_rows(X, head, first, padded, ROWS: tl.constexpr, TMA: tl.constexpr):
 def accumulate_dkdv(
     dk,
     dv,
-    lo,
-    hi,
-    inner,
+    walk,
     keys,
     values,
     column,
@@ -384,18 +378,15 @@ def accumulate_dkdv(
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add to dK and dV [BLOCK_N, dim] what the queries lo..hi give. The scores stand transposed here.
+    """Add to dK and dV [BLOCK_N, dim] what some queries give. The scores stand transposed here.
 
-    MASKED: the edges, all but the queries of ``inner``. The accumulators leave few registers: hence one loop
-    for both edges, and nothing hoisted out of the loops.
+    The accumulators leave few registers: hence nothing is hoisted out of the loop.
     """
     Lse2, Rest, Delta, row_head, padded, q_len, k_len = rows_of
-    inner_lo, inner_hi = inner
     prefix_b, scale_log2 = context
-    skip = inner_hi - inner_lo if MASKED else 0
-    for first in tl.range(lo, hi - skip, BLOCK_M, disable_licm=True):
-        if MASKED:
-            first += tl.where(first >= inner_lo, skip, 0)
+    lo, hi, gaps = walk
+    for step in tl.range(lo, hi, BLOCK_M, disable_licm=True):
+        first = over(step, gaps)
         queries = load_tile(queries_of, first, HEAD_DIM, BLOCK_M, keys.shape[1], MASKED, TMA)
         dot = tl.dot(keys, queries.T, input_precision=PRECISION)  # [BLOCK_N, BLOCK_M]
         lse2 = load_rows(Lse2, row_head, first, padded, BLOCK_M, TMA)[None, :]
@@ -470,6 +461,8 @@ def dkdv_kernel(
     column = k_first + tl.arange(0, BLOCK_N)[:, None]
     k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
 
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
+
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
     group = heads // kv_heads
@@ -482,17 +475,10 @@ def dkdv_kernel(
         scale_log2 = 1.4426950408889634 * scale
         prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
         context = (prefix_b, scale_log2)
-        lo, full_lo, full_hi, hi = query_range(k_first, k_last, q_len, k_len, prefix_b, BLOCK_M)
-        # A ragged tile of keys masks every step.
-        whole = k_first + BLOCK_N <= k_len
-        full_hi = tl.where(whole, full_hi, lo)
-        full_lo = tl.where(whole, full_lo, lo)
-        inner = (full_lo, full_hi)
+        inner, edges = query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK_M)
         dk, dv = accumulate_dkdv(
             dk,
             dv,
-            full_lo,
-            full_hi,
             inner,
             keys,
             values,
@@ -512,9 +498,7 @@ def dkdv_kernel(
         dk, dv = accumulate_dkdv(
             dk,
             dv,
-            lo,
-            hi,
-            inner,
+            edges,
             keys,
             values,
             column,
@@ -541,9 +525,7 @@ def dkdv_kernel(
 @triton.jit
 def accumulate_dq(
     dq,
-    lo,
-    hi,
-    inner,
+    walk,
     queries,
     d_out,
     stats,
@@ -558,18 +540,12 @@ def accumulate_dq(
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add to dQ [BLOCK_M, BLOCK_D] what the keys lo..hi give.
-
-    MASKED: the edges, all but the keys of ``inner``.
-    """
-    inner_lo, inner_hi = inner
+    """Add to dQ [BLOCK_M, BLOCK_D] what some keys give."""
     lse2, rest, delta = stats
     prefix_b, pos, scale_log2 = context
     k_len = keys_of[3]
-    skip = inner_hi - inner_lo if MASKED else 0
-    for n in tl.range(lo, hi - skip, BLOCK_N):
-        if MASKED:
-            n += tl.where(n >= inner_lo, skip, 0)
+    lo, hi = walk
+    for n in tl.range(lo, hi, BLOCK_N):
         keys = load_tile(keys_of, n, HEAD_DIM, BLOCK_N, queries.shape[1], MASKED, TMA)
         dot = tl.dot(queries, keys.T, input_precision=PRECISION)  # [BLOCK_M, BLOCK_N]
         values = load_tile(values_of, n, V_DIM, BLOCK_N, d_out.shape[1], MASKED, TMA)
@@ -647,12 +623,9 @@ def dq_kernel(
 
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
-    lo, full_hi, hi = key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK_N)
-    inner = (lo, full_hi)
+    inner, edges = key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK_N)
     dq = accumulate_dq(
         dq,
-        lo,
-        full_hi,
         inner,
         queries,
         d_out,
@@ -670,9 +643,7 @@ def dq_kernel(
     )
     dq = accumulate_dq(
         dq,
-        lo,
-        hi,
-        inner,
+        edges,
         queries,
         d_out,
         stats,
@@ -884,7 +855,7 @@ def launch_forward(q, k, v, prefix, out, lse, row_max, log2_sum):
 
 
 def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, dv):
-    """Fill dq, dk and dv, of the shapes of q, k and v. d_lse may be None."""
+    """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
     if d_out.stride(3) != 1 or 0 in d_out.stride():
         d_out = d_out.contiguous()  # the gradient of a sum comes expanded: one number, strides of 0
@@ -920,19 +891,22 @@ def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, 
             EXACT=constants["EXACT"],
             HAS_DLSE=d_lse is not None,
         )
-        dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
-            *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-            *row_sources(dkdv_tile, tma, lse2, rest, delta),
-            dk,
-            dv,
-            *strides,
-            strides_of(dk),
-            strides_of(dv),
-            *sizes_of(q, k),
-            padded,
-            *own,
-            **constants,
-        )
+        if dk.numel():
+            dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
+                *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
+                *row_sources(dkdv_tile, tma, lse2, rest, delta),
+                dk,
+                dv,
+                *strides,
+                strides_of(dk),
+                strides_of(dv),
+                *sizes_of(q, k),
+                padded,
+                *own,
+                **constants,
+            )
+        if not dq.numel():
+            return
         constants = constants_of(q, k, v, dq_tile, tma)
         grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
         arguments = (
@@ -951,7 +925,7 @@ def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_dd1cf937c842_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_08771158b17f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -969,9 +943,10 @@ def empty_forward(q, v, bshd):
     return out, q.new_empty(q.shape[:3], dtype=torch.float32), q.new_empty(parts, dtype=torch.float32)
 
 
-def empty_backward(q, k, v, bshd):
-    """Room for dq, dk and dv."""
-    return tuple(like_rows(x, x.shape[2], x.shape[3], bshd) for x in (q, k, v))
+def empty_backward(q, k, v, bshd, needs_q, needs_kv):
+    """Room for dq, dk and dv; none where they are not wanted."""
+    wanted = zip((q, k, v), (needs_q, needs_kv, needs_kv), strict=True)
+    return tuple(like_rows(x, *x.shape[2:], bshd) if needed else x.new_empty(0) for x, needed in wanted)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
@@ -1001,8 +976,10 @@ def backward_operator(
     parts: torch.Tensor,
     d_out: torch.Tensor,
     d_lse: torch.Tensor | None,
+    needs_q: bool,
+    needs_kv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = empty_backward(q, k, v, bshd)
+    dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
     if out.numel() == 0 or k.shape[2] == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
     launch_backward(q, k, v, prefix, out, lse, *parts, d_out, d_lse, dq, dk, dv)
@@ -1015,8 +992,8 @@ def _(q, k, v, prefix, bshd):
 
 
 @backward_operator.register_fake
-def _(q, k, v, prefix, bshd, out, lse, parts, d_out, d_lse):
-    return empty_backward(q, k, v, bshd)
+def _(q, k, v, prefix, bshd, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
+    return empty_backward(q, k, v, bshd, needs_q, needs_kv)
 
 
 def save_for_backward(ctx, inputs, output):
@@ -1029,16 +1006,29 @@ def save_for_backward(ctx, inputs, output):
 
 def backward(ctx, d_out, d_lse, _):
     *tensors, out, lse, parts = ctx.saved_tensors
-    nothing = (None,) * (len(tensors) + len(ctx.scalars) - 2)
+    nothing = (None,) * 5
     if d_out is None and d_lse is None:
-        return None, None, None, *nothing
+        return nothing
     if d_out is None:
         d_out = torch.zeros_like(out)
-    dq, dk, dv = backward_operator(*tensors, *ctx.scalars, ctx.bshd, out, lse, parts, d_out, d_lse)
-    return dq, dk, dv, *nothing
+    needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
+    dq, dk, dv = backward_operator(
+        *tensors, *ctx.scalars, ctx.bshd, out, lse, parts, d_out, d_lse, needs_q, needs_k or needs_v
+    )
+    wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)
+    return *wanted, *nothing[3:]
+
+
+def refuse_second(ctx, *gradients):
+    """Without this torch would say that an operator lacks a formula, and not what to do."""
+    raise NotImplementedError(
+        "a second backward: these kernels have first derivatives only; for higher ones differentiate "
+        "attngen's variant.reference(...), which is plain PyTorch"
+    )
 
 
 forward_operator.register_autograd(backward, setup_context=save_for_backward)
+backward_operator.register_autograd(refuse_second)
 
 # What the spec declares: name, dtype, dimensions (a dimension of 1 broadcasts).
 INPUTS = (("prefix", torch.int32, ("batch",)),)
@@ -1108,6 +1098,15 @@ def check_call(q, k, v, inputs, params, layout):
     return ()
 
 
+def check_options(seed, deterministic):
+    """Refuse what would otherwise be ignored, or taken for something else."""
+    kinds = (numbers.Integral, torch.SymInt, torch.Tensor)
+    if isinstance(seed, bool) or not (seed is None or isinstance(seed, kinds)):
+        raise TypeError(f"seed: expected an int, an int64 tensor or None, got {type(seed).__name__}")
+    if not (deterministic is None or isinstance(deterministic, bool)):
+        raise TypeError(f"deterministic: expected True, False or None, got {type(deterministic).__name__}")
+
+
 def refuse_tangents(*tensors):
     """Forward-mode differentiation would silently give zeros."""
     for x in tensors:
@@ -1115,9 +1114,27 @@ def refuse_tangents(*tensors):
             raise NotImplementedError("forward-mode differentiation: these kernels have only the backward")
 
 
-def run_attention(q, k, v, inputs, params, seed, return_lse, layout):
+def under_autocast(q, k, v, inputs):
+    """Inside autocast: q, k and v in its dtype, float inputs in the spec's; float64 stays, and is refused."""
+    if not isinstance(q, torch.Tensor) or not torch.amp.is_autocast_available(q.device.type):
+        return q, k, v, inputs
+    if not torch.is_autocast_enabled(q.device.type):
+        return q, k, v, inputs
+
+    def cast(x, dtype):
+        casts = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64
+        return x.to(dtype) if casts and dtype.is_floating_point else x
+
+    own = torch.get_autocast_dtype(q.device.type)
+    inputs = tuple(cast(x, dtype) for (_, dtype, *_), x in zip(INPUTS, inputs, strict=True))
+    return cast(q, own), cast(k, own), cast(v, own), inputs
+
+
+def run_attention(q, k, v, inputs, params, seed, return_lse, layout, deterministic):
     """Check, bring into [batch, heads, length, dim], run the operator."""
+    check_options(seed, deterministic)
     refuse_tangents(q, k, v, *inputs)
+    q, k, v, inputs = under_autocast(q, k, v, inputs)
     params = check_call(q, k, v, inputs, params, layout)
     bshd = layout == "bshd"
     if bshd:
@@ -1149,4 +1166,4 @@ def prefix_lm(
     prefix: a int32 tensor [batch], where a dimension of 1 broadcasts.
     seed: ignored, since this variant draws nothing.
     """
-    return run_attention(q, k, v, (prefix,), (), seed, return_lse, layout)
+    return run_attention(q, k, v, (prefix,), (), seed, return_lse, layout, deterministic)

@@ -1,7 +1,8 @@
 """The slow, plain meaning of an IR expression: one score at a time, in Python.
 
-Floats are float64 with IEEE results (no exceptions), ints exact; operands of a comparison, ``floor`` and
-``int()`` are rounded to float32 first. Written from the language's definition, not from any compiled code.
+Floats are float64 with IEEE results (no exceptions), ints exact, or in 64 bits where asked for; operands of
+a comparison, ``floor`` and ``int()`` are rounded to float32 first. Written from the language's definition,
+not from any compiled code.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from attngen.ir.nodes import BEYOND, Expr, Op, postorder
+from attngen.ir.nodes import BEYOND, SEARCHES, Expr, Op, postorder
 from attngen.ir.types import Scalar, Type
 
 
@@ -20,7 +21,8 @@ from attngen.ir.types import Scalar, Type
 class Env:
     """What an expression reads at one place. ``inputs`` are nested lists (a scalar input is a number).
 
-    ``pos`` and ``h_kv`` follow from the other words where they are not given.
+    ``pos`` and ``h_kv`` follow from the other words where they are not given. With ``wraps`` an int is what
+    64 bits compute, as in the kernels and in torch.
     """
 
     words: Mapping[str, int] = field(default_factory=dict)
@@ -28,6 +30,7 @@ class Env:
     sizes: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.0
+    wraps: bool = False
 
     def word(self, name: str) -> int:
         if name == "pos" and "pos" not in self.words:
@@ -47,6 +50,8 @@ def values_of(root: Expr, env: Env) -> dict[Expr, Scalar]:
     values: dict[Expr, Scalar] = {}
     for node in postorder(root):
         values[node] = _value(node, [values[a] for a in node.args], env)
+        if env.wraps and node.type is Type.INT:
+            values[node] = (int(values[node]) + 2**63) % 2**64 - 2**63
     return values
 
 
@@ -65,12 +70,12 @@ def _value(node: Expr, args: list[Scalar], env: Env) -> Scalar:
         return env.score
     if op is Op.LOAD:
         return _nearest(env.inputs[name], [int(a) for a in args])
-    if op is Op.SEARCH:
+    if op in SEARCHES:
         *row, value = (int(a) for a in args)
         data = env.inputs[name]
         for index in row:
             data = data[min(max(index, 0), len(data) - 1)]
-        count = sum(entry < value for entry in data)
+        count = sum(entry < value or (entry == value and op is Op.FIRST_ABOVE) for entry in data)
         return -BEYOND if count == 0 else BEYOND if count == len(data) else count
     if op in _ROUNDED and node.args[0].type is Type.FLOAT:
         args = [to_float32(a) for a in args]

@@ -14,6 +14,16 @@ from attngen.analysis.block_range import Bound, Range, key_ranges, query_ranges
 from attngen.ir.nodes import FALSE, TRUE, Expr, Input, Op, const, load, make, param, postorder, word
 from attngen.ir.types import Type
 
+INPUTS = (
+    Input("doc", "int32", ("batch", "k_len"), sorted=True),
+    Input("part", "int32", ("q_len",), sorted=True),
+    Input("short", "int32", (3,), sorted=True),
+    Input("lens", "int32", ("extra",)),
+    Input("rows", "int32", ("q_len",)),
+    Input("far", "int64", ("batch",)),
+    Input("keep", "bool", ("heads",)),
+)
+
 
 def cases() -> list[tuple[str, dict[str, str]]]:
     """The masks of the fixture file, each with its four expected intervals."""
@@ -39,7 +49,7 @@ def normal(expected: str) -> str:
 
 @pytest.mark.parametrize(("mask", "expected"), cases(), ids=[mask for mask, _ in cases()])
 def test_bounds_read_as_written_down(mask: str, expected: dict[str, str]) -> None:
-    keys, queries = key_ranges(expr(mask), SORTED), query_ranges(expr(mask), SORTED)
+    keys, queries = key_ranges(expr(mask), INPUTS), query_ranges(expr(mask), INPUTS)
     got = {
         "keys possible": [text(r.possible) for r in keys],
         "keys certain": [text(r.certain) for r in keys],
@@ -50,13 +60,6 @@ def test_bounds_read_as_written_down(mask: str, expected: dict[str, str]) -> Non
 
 
 # Brute force. A place is a call (lengths, params, inputs) and one tile of it.
-
-
-SORTED = (
-    Input("doc", "int32", ("batch", "k_len"), sorted=True),
-    Input("part", "int32", ("q_len",), sorted=True),
-    Input("short", "int32", (3,), sorted=True),
-)
 
 
 def _rising(length: int, seed: int) -> list[int]:
@@ -88,7 +91,9 @@ class Call:
                 "doc": [_rising(k_len, scalars["n"] + row) for row in range(2)],
                 "part": _rising(q_len, scalars["m"]),
                 "short": [-1, 2, 2],
+                "far": [scalars.get("far", 0), scalars.get("farther", 0)],
             },
+            "wraps": True,
         }
         self.kept = [[self.value(mask, q=q, k=k) for k in range(k_len)] for q in range(q_len)]
 
@@ -104,8 +109,8 @@ class Call:
 def check(mask: Expr, call: Call, tile: int, *, exact: bool = False) -> None:
     """Both directions, every tile of ``tile`` positions (the last one ragged)."""
     for axis, ranges, length, other, kept in (
-        ("q", key_ranges(mask, SORTED), call.q_len, call.k_len, lambda row, key: call.kept[row][key]),
-        ("k", query_ranges(mask, SORTED), call.k_len, call.q_len, lambda key, row: call.kept[row][key]),
+        ("q", key_ranges(mask, INPUTS), call.q_len, call.k_len, lambda row, key: call.kept[row][key]),
+        ("k", query_ranges(mask, INPUTS), call.k_len, call.q_len, lambda key, row: call.kept[row][key]),
     ):
         for first in range(0, length, tile):
             last = min(first + tile, length) - 1
@@ -193,6 +198,67 @@ def test_no_mask_loses_a_key_or_calls_a_masked_one_certain(
     mask: Expr, q_len: int, k_len: int, tile: int, scalars: dict[str, int]
 ) -> None:
     check(mask, Call(mask, q_len, k_len, scalars), tile)
+
+
+_32, _64 = 2**31, 2**63
+SMALL = st.integers(-3, 9)
+EXTREME_32 = SMALL | st.sampled_from([-_32, -_32 + 1, -_32 + 5, _32 - 6, _32 - 2, _32 - 1])
+EXTREME_64 = EXTREME_32 | st.sampled_from(
+    [-_64, -_64 + 1, -_64 + 5, -(2**62) - 1, -(2**62), 2**62 - 1, 2**62, _64 - 6, _64 - 2, _64 - 1]
+)
+EXTREMES = SCALARS | dict.fromkeys("nm", EXTREME_32) | dict.fromkeys(("far", "farther"), EXTREME_64)
+FAR = [load("far", Type.INT, (B,)), load("far", Type.INT, (const(1),))]
+FAR_DIVISOR = st.sampled_from([*FAR, const(2**62), const(-1), const(3)])
+FAR_INTS = st.recursive(
+    POSITION | st.sampled_from(FAR) | st.sampled_from(FAR) | SCALAR,
+    lambda inner: st.one_of(
+        _grow_int(inner),
+        st.builds(make, st.sampled_from([Op.FLOORDIV, Op.MOD, Op.MUL]), inner, FAR_DIVISOR),
+        st.builds(make, st.sampled_from([Op.MIN, Op.MAX, Op.ADD, Op.SUB]), inner, st.sampled_from(FAR)),
+    ),
+    max_leaves=4,
+)
+FAR_MASKS = st.recursive(
+    st.builds(make, st.sampled_from([Op.LT, Op.LE, Op.EQ, Op.NE]), FAR_INTS, FAR_INTS),
+    lambda inner: st.one_of(
+        st.builds(make, st.sampled_from([Op.AND, Op.OR]), inner, inner),
+        st.builds(make, st.just(Op.NOT), inner),
+        st.builds(make, st.just(Op.WHERE), inner, inner, inner),
+    ),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(FAR_MASKS, st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.fixed_dictionaries(EXTREMES))
+def test_no_input_and_no_param_makes_a_bound_wrap_around(
+    mask: Expr, q_len: int, k_len: int, tile: int, scalars: dict[str, int]
+) -> None:
+    check(mask, Call(mask, q_len, k_len, scalars), tile)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "k <= far[b]",
+        "far[b] <= k",
+        "far[b] <= dist",
+        "dist < far[b]",
+        "abs(dist) < far[b]",
+        "q - n <= k",
+        "dist <= n and m <= dist",
+        "2 * k <= far[b]",
+        "k // 3 <= far[b]",
+        "k < min(far[b], far[1])",
+    ],
+)
+@settings(max_examples=40, deadline=None)
+@given(st.fixed_dictionaries(EXTREMES))
+def test_usual_masks_stay_bounded_by_extreme_inputs(mask: str, scalars: dict[str, int]) -> None:
+    node = expr(mask)
+    (keys,) = key_ranges(node, INPUTS)
+    assert (keys.possible.lo or keys.possible.hi) and keys.certain
+    check(node, Call(node, 5, 6, scalars), 2)
 
 
 EXACT = (

@@ -217,8 +217,9 @@ WRONG_NUMBERS = {
     "a probability below 0": ({"p": -1e-9}, ValueError, "dropout is a probability.*, got -"),
     "a probability of NaN": ({"p": float("nan")}, ValueError, "dropout is a probability.*, got nan"),
     "a probability of infinity": ({"p": float("inf")}, ValueError, "dropout is a probability.*, got inf"),
-    "a seed of text": ({"seed": "a"}, ValueError, "seed: expected an integer of at most 64 bits, got 'a'"),
-    "a seed of a float": ({"seed": 1.0}, ValueError, "seed: expected an integer of at most 64 bits, got 1.0"),
+    "a seed of text": ({"seed": "a"}, TypeError, "seed: expected an int, an int64 tensor or None, got str"),
+    "a seed of a float": ({"seed": 1.0}, TypeError, "seed: expected an int, .* or None, got float"),
+    "a seed of a bool": ({"seed": True}, TypeError, "seed: expected an int, .* or None, got bool"),
     "a seed beyond 64 bits": ({"seed": 2**64}, ValueError, "seed: expected an integer of at most 64 bits"),
     "a seed below 64 bits": (
         {"seed": -(2**63) - 1},

@@ -286,11 +286,34 @@ def test_build_leaves_the_old_file_where_writing_fails(run: Run, monkeypatch: py
     assert [p.read_text() for p in Path("out").iterdir()] == [before]
 
 
-def test_a_spec_with_a_learned_input_builds(run: Run) -> None:
+def test_learned_inputs_build(run: Run) -> None:
     Path("learned.attn").write_text("variant learned\ninput t: float32[heads] grad\nscore = score + t[h]\n")
     assert run("check", "learned.attn").status == 0
-    assert run("build", "learned.attn", "-o", "out").status == 0
-    assert "d_t" in Path("out/learned.py").read_text()
+    result = run("build", "learned.attn", "-o", "out")
+    assert (result.status, result.err) == (0, "")
+    text = Path("out/learned.py").read_text()
+    assert "def learned(" in text
+    compile(text, "learned.py", "exec")
+
+
+def test_check_takes_consts_and_judges_them(run: Run) -> None:
+    spec = "variant sized\nconst n: int = 4\ninput t: float32[n]\nscore = score + t[q % n]\n"
+    Path("sized.attn").write_text(spec)
+    assert run("check", "sized.attn", "--set", "n=9").status == 0
+    result = run("check", "sized.attn", "--set", "n=0")
+    assert result.status == 1
+    assert "a dim is between 1 and 2**30, not 0" in result.err
+    assert "the constant divisor is zero" in result.err
+    result = run("check", "sized.attn", "--set", "n=3", "--set", "n=4")
+    assert result.status == 2
+    assert "'n' is set twice" in result.err
+
+
+def test_every_setting_that_is_none_is_told_at_once(run: Run) -> None:
+    result = run("check", "alibi", "--set", "a=x", "--set", "b", "--set", "c=1", "--set", "c=2")
+    assert result.status == 2
+    said = " ".join(result.err.replace("│", " ").split())
+    assert [text for text in ("'a=x' is not", "'b' is not", "'c' is set twice") if text not in said] == []
 
 
 def test_mask_draws_the_triangle(run: Run) -> None:
@@ -303,6 +326,83 @@ def test_mask_draws_the_triangle(run: Run) -> None:
 def test_mask_says_what_it_made_up(run: Run) -> None:
     assert "made up: prefix = 21" in run("mask", "prefix_lm", "--q", "64", "--k", "64").out
     assert "made up" not in run("mask", "prefix_lm", "--q", "64", "--k", "64", "--set", "prefix=9").out
+
+
+def rows(result: Result) -> list[str]:
+    """The picture alone."""
+    return [line for line in result.out.splitlines() if line and set(line) <= set("·▒█")]
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_mask_draws_every_zoo_spec(name: str, run: Run) -> None:
+    result = run("mask", name, "--q", "3", "--k", "5", "--set", "heads=4", "--set", "kv_heads=2")
+    assert (result.status, result.err) == (0, "")
+    assert [len(line) for line in rows(result)] == [5, 5]
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e300", "nan", "inf", "7", str(2**100)])
+def test_a_float_input_takes_any_number(value: str, run: Run) -> None:
+    Path("gate.attn").write_text(
+        "variant gate\ninput t: float16[heads]\nmask = t[h] == t[h] and t[h] > 0.0\n"
+    )
+    drawn = rows(run("mask", "gate.attn", "--q", "2", "--k", "2", "--set", f"t={value}"))
+    assert drawn == ["··" if value in ("-1e300", "nan") else "██"]
+
+
+def test_mask_takes_consts(run: Run) -> None:
+    assert rows(run("mask", "sliding_window", "--q", "4", "--k", "4", "--set", "window=1")) == [
+        "▒▒··",
+        "··▒▒",
+    ]
+    assert rows(run("mask", "sliding_window", "--q", "4", "--k", "4", "--set", "window=4")) == [
+        "█▒··",
+        "███▒",
+    ]
+
+
+def test_mask_takes_sizes_of_the_call_and_of_inputs(run: Run) -> None:
+    Path("sized.attn").write_text(
+        "variant sized\ninput t: int32[n]\nmask = k < heads + kv_heads + head_dim // 32 + n + t[0] - t[0]\n"
+    )
+    base = ["mask", "sized.attn", "--q", "1", "--k", "64", "--set", "t=0"]
+    assert rows(run(*base)) == ["█" * 20 + "·" * 44]
+    sizes = ["--set", "heads=8", "--set", "kv_heads=2", "--set", "head_dim=128", "--set", "n=10"]
+    assert rows(run(*base, *sizes)) == ["█" * 24 + "·" * 40]
+
+
+def test_every_misfit_of_a_masks_settings_is_told_at_once(run: Run) -> None:
+    Path("many.attn").write_text(
+        "variant many\nconst n: int = 3\nparam r: int\nparam f: bool = True\ninput t: int32[heads]\n"
+        "mask = dist < n + r + t[h] or f\n"
+    )
+    pairs = ["r=1.5", "f=2", "t=3000000000", "heads=0", "q_len=4", "wide=1", "nn=3"]
+    result = run("mask", "many.attn", *(part for pair in pairs for part in ("--set", pair)))
+    assert result.status == 2
+    said = " ".join(result.err.replace("│", " ").split())
+    wanted = [
+        "r is an int32, not 1.5",
+        "f is a bool, not 2",
+        "t is an int32, not 3000000000",
+        "the size heads is an int from 1 to 16384, not 0",
+        "q_len is set by --q",
+        "there is no 'wide' to set",
+        "did you mean 'n'?",
+    ]
+    assert [text for text in wanted if text not in said] == []
+
+
+def test_a_mask_names_every_param_that_it_lacks(run: Run) -> None:
+    Path("lacks.attn").write_text("variant lacks\nparam r: int\nparam s: int\nmask = r <= dist < s\n")
+    result = run("mask", "lacks.attn")
+    assert result.status == 1
+    assert "--set r=VALUE --set s=VALUE" in result.err
+    assert run("mask", "lacks.attn", "--set", "r=0", "--set", "s=4").status == 0
+
+
+def test_mask_of_heads_that_do_not_divide_is_a_usage_error(run: Run) -> None:
+    result = run("mask", "causal", "--set", "heads=3", "--set", "kv_heads=2")
+    assert result.status == 2
+    assert "no multiple" in result.err
 
 
 def test_mask_writes_a_png(run: Run) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
+from golden_bits import Golden, golden, probabilities, shown
+from kernel_calls import small_tiles, variant_of
 
 from attngen.dropout_bits import kept, philox, threshold, words
 
-GOLDEN = Path(__file__).parent / "fixtures" / "dropout_bits.txt"
 ONES = 0xFFFFFFFF
 
 
@@ -99,9 +98,21 @@ def test_the_threshold_is_a_uint32() -> None:
 
 def test_the_golden_bits_have_not_moved() -> None:
     """Kernels and saved training runs rely on these bits; a change here changes what a seed means."""
-    lines = [line for line in GOLDEN.read_text().splitlines() if line and not line.startswith("#")]
-    for line in lines:
-        seed, batch, heads, b, h, q, k, word = (int(x, 0) for x in line.split())
-        got = words(seed, torch.tensor([q]), torch.tensor([k]), batch, heads)[b, h, 0, 0]
-        assert int(got) == word, line
-    assert len(lines) >= 30
+    for g in golden():
+        got = words(g.seed, torch.tensor([g.q]), torch.tensor([g.k]), g.batch, g.heads)[g.b, g.h, 0, 0]
+        assert int(got) == g.word, g
+    assert len(golden()) >= 30
+
+
+def plain(g: Golden) -> object:
+    """The interpreter takes its time for each plane."""
+    return pytest.param(g, marks=[pytest.mark.slow] if g.batch * g.heads > 2 else [], id=f"{g.word:08x}")
+
+
+@pytest.mark.parametrize("g", [plain(g) for g in golden(longest=40)])
+def test_the_interpreted_kernels_draw_the_golden_bits(g: Golden) -> None:
+    variant = variant_of("param p: float", "dropout = p")
+    for p, is_kept in probabilities(g.word):
+        with small_tiles(variant):
+            found = shown(variant, g, p, "cpu", torch.float32)
+        assert found == dict.fromkeys(("out", "dq", "dk", "dv"), is_kept), (g, p)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ir_eval import Env, _value, to_float32
 from ir_text import expr, show
 
+from attngen.analysis.decisive import rounded_alone
 from attngen.analysis.interval import interval_of
 from attngen.emit.host_expr import HostExpr
 from attngen.emit.names import HELPERS, Names
@@ -58,7 +59,8 @@ N = 4  # the tile's side
 def written(root: Expr) -> Block:
     """The lines and the text of one expression."""
     names = Names(IR, ["out dot_ptr value N"])
-    return Writer(TritonExpr(IR, interval_of(root, ir=IR), names), names).results([root])
+    intervals = interval_of(root, ir=IR)
+    return Writer(TritonExpr(IR, intervals, names, rounded_alone(intervals)), names).results([root])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,28 @@ def written(root: Expr) -> Block:
     ],
 )  # fmt: skip
 def test_text_has_the_parentheses_that_it_needs_and_no_more(spec: str, text: str) -> None:
+    assert written(expr(spec)).results == (text,)
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("x / y < 1.0", "as_bool(tl.div_rn(x, y) < 1.0)"),
+        ("floor(x / y) * y", "tl.floor(tl.div_rn(x, y)) * y"),
+        ("int(sqrt(x))", "truncate(tl.sqrt_rn(x))"),
+        ("floor(rsqrt(x))", "tl.floor(tl.div_rn(1.0, tl.sqrt_rn(x)))"),
+        ("floor(x * y)", "tl.floor(x * y)"),
+        ("floor(x * y + cap)", "tl.floor(product(x, y) + cap)"),
+        ("floor(cap - x * y)", "tl.floor(cap - product(x, y))"),
+        ("floor(-(x * y))", "tl.floor(-product(x, y))"),
+        ("int(x * 3.0 + y)", "truncate(product(x, 3.0) + y)"),
+        ("x / y + x * y", "x / y + x * y"),
+        ("sqrt(x) * floor(y)", "tl.sqrt(x) * tl.floor(y)"),
+        ("where(x < y, x / y, y / x)", "tl.where(as_bool(x < y), x / y, y / x)"),
+        ("floor(where(p, x / y, x))", "tl.floor(tl.where(p != 0, tl.div_rn(x, y), x))"),
+    ],
+)  # fmt: skip
+def test_what_decides_something_rounds_at_each_operation_and_nothing_else_does(spec: str, text: str) -> None:
     assert written(expr(spec)).results == (text,)
 
 
@@ -234,7 +258,8 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
 @cache
 def helpers() -> str:
     """The functions that expressions may call, as an emitted module has them."""
-    spec = "variant h\nscore = tanh(score)\nmask = dist // -3 + dist % 5 < int(1e9 * float(k)) or 0.3 * h < 1"
+    mask = "dist // -3 + dist % 5 < int(1e9 * float(k)) or 0.3 * h - 2 < 1"
+    spec = f"variant h\nscore = tanh(score)\nmask = {mask}"
     text = compile_spec(Source(spec, "h")).text
     found = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name in HELPERS]
     assert len(found) == len(HELPERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_eval import Env, to_float32, values_of
@@ -21,6 +22,7 @@ from attngen.analysis.interval import (
     is_positive,
     maybe_neg_inf,
 )
+from attngen.eager import Environment, Grid, evaluate
 from attngen.ir.fold import apply
 from attngen.ir.nodes import AttentionIR, Expr, Op, const, load, make, param, postorder, word
 from attngen.ir.types import Type
@@ -167,6 +169,55 @@ INTS = st.recursive(INT_LEAF, _ints, max_leaves=8)
 FLOATS = st.recursive(FLOAT_LEAF | INTS.map(lambda n: make(Op.TO_FLOAT, n)), _floats, max_leaves=8)
 
 
+NUMBERS = st.sampled_from(
+    [0.0, -0.0, -1.5, 0.1, 1e-45, 1e-38, -3e38, 3.4028234663852886e38, math.inf, -math.inf, math.nan]
+).map(to_float32)
+INT32 = SMALL | st.sampled_from([-(2**31), -(2**31) + 1, 2**31 - 2, 2**31 - 1])
+INT64 = INT32 | st.sampled_from([-(2**63), -(2**62), 2**62, 2**63 - 1])
+WIDE_LEAF = load("wide", Type.INT, (word("h"),))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.recursive(INT_LEAF | st.just(WIDE_LEAF), _ints, max_leaves=6)
+    | st.recursive(
+        FLOAT_LEAF | (INTS | st.just(WIDE_LEAF)).map(lambda n: make(Op.TO_FLOAT, n)), _floats, max_leaves=8
+    ),
+    st.integers(1, 5),
+    INT32,
+    st.lists(INT32, min_size=2, max_size=2),
+    st.lists(INT64, min_size=3, max_size=3),
+    st.lists(NUMBERS, min_size=5, max_size=5),
+    NUMBERS,
+)
+def test_what_float32_and_int64_compute_lies_inside(
+    root: Expr, k_len: int, n: int, lens: list[int], wide: list[int], bias: list[float], x: float
+) -> None:
+    """Every node, at every position, computed by torch: infinities, NaN, the least and greatest numbers."""
+    env = Environment(
+        grid=Grid(2, 3, 3, 3, k_len, 64, 64, 0, 3, torch.device("cpu")),
+        inputs={"lens": torch.tensor(lens), "wide": torch.tensor(wide), "bias": torch.tensor(bias)},
+        params={"n": n, "x": x},
+        sizes={},
+    )
+    found = intervals(root, dtypes=DTYPES)
+    for node in postorder(root):
+        values = evaluate(node, env, torch.float32)
+        interval = found[node]
+        if node.type is Type.FLOAT:
+            assert interval.may_nan or not values.isnan().any(), node
+            values = values[~values.isnan()]
+        assert all(interval.lo <= value <= interval.hi for value in values.flatten().tolist()), node
+
+
+def test_a_quotient_has_room_for_an_approximate_division() -> None:
+    """The GPU's division is off by up to two units in the last place."""
+    quotient = of("float(1 + k % 7) / float(3 + h % 2)")
+    assert quotient.lo < 0.25 and quotient.hi > 7 / 3 * (1 + 2.0**-22)
+    assert not certainly(of("0.25 <= float(1 + k % 7) / float(3 + h % 2)"))
+    assert certainly(of("0.2499 <= float(1 + k % 7) / float(3 + h % 2)"))
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     INTS | FLOATS,
@@ -174,10 +225,11 @@ FLOATS = st.recursive(FLOAT_LEAF | INTS.map(lambda n: make(Op.TO_FLOAT, n)), _fl
     st.integers(1, 9),
     st.data(),
     SMALL,
-    st.sampled_from([0.0, -1.5, 3e38, math.inf, -math.inf, math.nan]),
+    NUMBERS,
+    NUMBERS,
 )
 def test_every_value_lies_inside(
-    root: Expr, q_len: int, k_len: int, data: st.DataObject, n: int, number: float
+    root: Expr, q_len: int, k_len: int, data: st.DataObject, n: int, number: float, x: float
 ) -> None:
     words = {
         "q": data.draw(st.integers(0, q_len - 1)),
@@ -188,7 +240,6 @@ def test_every_value_lies_inside(
         "k_len": k_len,
         "head_dim": 64,
     }
-    x = number if math.isfinite(number) else 0.5
     env = Env(words=words, params={"n": n, "x": x}, inputs={"lens": [n], "bias": [number]})
     found = intervals(root, dtypes=DTYPES)
     for node, value in values_of(root, env).items():

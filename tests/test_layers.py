@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("emit",),
     ("pipeline",),
     ("eager", "dropout_bits", "reference", "blockwise", "runtime"),
-    ("variant",),
+    ("variant", "cpu_operators"),
     ("testing", "bench", "compile_check"),
     ("__init__", "finder"),
     ("cli", "commands", "plugin", "__main__"),
@@ -38,6 +38,7 @@ NEIGHBOURS = {
     "spec_file": {"syntax"},
     "reference": {"eager", "dropout_bits"},
     "blockwise": {"eager", "dropout_bits", "reference"},
+    "variant": {"cpu_operators"},
     "__init__": {"finder"},
     "finder": {"__init__"},  # a spec is loaded as attngen.load does
     "cli": {"commands"},

@@ -7,15 +7,17 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_eval import Env, evaluate
 from ir_samples import alibi, documents, softcap
 from ir_text import FIXTURES, expr, pairs, show
+from torch import Tensor
 
 from attngen.analysis.simplify import RULES, simplify, simplify_ir
+from attngen.eager import Environment, Grid, evaluate
 from attngen.ir.nodes import SCORE, Expr, Op, const, load, make, param, postorder, word
-from attngen.ir.types import Scalar, Type
+from attngen.ir.types import Type
 
 CASES = list(pairs("simplify", "rules.txt"))
 
@@ -34,7 +36,7 @@ def test_every_rule_has_a_fixture_and_an_example() -> None:
             assert "->" in (rule.__doc__ or ""), rule.__name__
 
 
-WORDS = {"q": 5, "k": 2, "b": 1, "h": 3, "q_len": 7, "k_len": 9, "heads": 4, "kv_heads": 2, "batch": 2}
+GRID = Grid(2, 4, 2, 3, 5, 64, 64, 0, 3, torch.device("cpu"))
 INT_LEAF = st.one_of(
     st.sampled_from(
         [word("q"), word("k"), word("pos"), param("n", Type.INT), load("lens", Type.INT, (word("b"),))]
@@ -48,7 +50,7 @@ FLOAT_LEAF = st.one_of(
 BOOL_LEAF = st.sampled_from([const(True), const(False), param("p", Type.BOOL), param("r", Type.BOOL)])
 
 _SAME = [Op.ADD, Op.SUB, Op.MUL, Op.MIN, Op.MAX]
-_FLOAT_ONE = [Op.FLOOR, Op.SQRT, Op.EXP, Op.LOG, Op.TANH, Op.SIGMOID, Op.RSQRT, Op.SIN, Op.COS]
+_FLOAT_ONE = [Op.FLOOR, Op.SQRT]  # no rule looks into the others, whose last bits torch leaves open
 
 
 @st.composite
@@ -88,34 +90,72 @@ def expressions(draw: st.DrawFn, kind: Type, depth: int = 4) -> Expr:
     return make(draw(st.sampled_from(_SAME)), first, second)
 
 
-def same(one: Scalar, two: Scalar) -> bool:
-    if isinstance(one, float) and isinstance(two, float):
-        if math.isnan(one) or math.isnan(two):
-            return math.isnan(one) and math.isnan(two)
-        return one == two and math.copysign(1, one) == math.copysign(1, two)
-    return type(one) is type(two) and one == two
+def same(one: Tensor, two: Tensor) -> bool:
+    """Every bit but those of NaN."""
+    if one.dtype != two.dtype:
+        return False
+    one, two = torch.broadcast_tensors(one, two)
+    if not one.dtype.is_floating_point:
+        return torch.equal(one, two)
+    is_nan = one.isnan()
+    values = (one == two) & (one.signbit() == two.signbit())
+    return torch.equal(is_nan, two.isnan()) and bool((is_nan | values).all())
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.sampled_from(Type).flatmap(expressions),
-    st.sampled_from([0.0, -0.0, 1.5, math.inf, -math.inf, math.nan]),
-    st.sampled_from([0.25, -3.0, 0.0]),
-    st.integers(-3, 3),
-    st.booleans(),
+INT32 = [-(2**31), -(2**31) + 1, -3, -1, 0, 1, 2, 3, 2**31 - 1]
+INT64 = [*INT32, -(2**63), -(2**63) + 1, -(2**62), 2**62, 2**63 - 2, 2**63 - 1]
+NUMBERS = [0.0, -0.0, 1.5, -3.0, 0.1, 1e-45, 3.4e38, math.inf, -math.inf, math.nan]
+
+
+SHIFTED = st.builds(
+    make,
+    st.sampled_from([Op.ADD, Op.SUB]),
+    st.sampled_from([word("q"), param("n", Type.INT), load("lens", Type.INT, (word("b"),))]),
+    st.sampled_from([1, 2, 5, 2**31, 2**62, 2**63 - 1]).map(const),
+)
+SHIFTED_COMPARISONS = st.builds(
+    lambda op, x, y, swap: make(op, *((y, x) if swap else (x, y))),
+    st.sampled_from([Op.LT, Op.LE, Op.EQ, Op.NE]),
+    SHIFTED,
+    SHIFTED | INT_LEAF | st.sampled_from([-(2**63), 2**63 - 1]).map(const),
     st.booleans(),
 )
-def test_the_value_stays(root: Expr, score: float, x: float, n: int, p: bool, r: bool) -> None:
-    env = Env(
-        words=WORDS,
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from(Type).flatmap(expressions) | SHIFTED_COMPARISONS,
+    st.lists(st.sampled_from(NUMBERS), min_size=5, max_size=5),
+    st.sampled_from(INT32),
+    st.lists(st.sampled_from(INT64), min_size=2, max_size=2),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_no_value_changes_whatever_the_call_holds(
+    root: Expr, numbers: list[float], n: int, lens: list[int], p: bool, r: bool, dtype: torch.dtype
+) -> None:
+    """The least and greatest ints, which wrap around in 64 bits; infinities, NaN and both zeros."""
+    score, x, *bias = torch.tensor(numbers).tolist()  # rounded to float32
+    env = Environment(
+        grid=GRID,
+        inputs={"lens": torch.tensor(lens), "bias": torch.tensor(bias, dtype=torch.float32)},
         params={"n": n, "x": x, "p": p, "r": r},
-        inputs={"lens": [4, -6], "bias": [1.0, math.nan, score]},
-        score=score,
+        sizes={},
+        score=torch.tensor(score, dtype=dtype),
     )
     less = simplify(root)
-    assert same(evaluate(root, env), evaluate(less, env))
+    assert same(evaluate(root, env, dtype), evaluate(less, env, dtype)), show(less)
     assert simplify(less) is less, "one walk is enough"
     assert len(postorder(less)) <= len(postorder(root)) + 2  # a shared constant may split in two
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["lens[b] + 1 < k + 3", "0 <= lens[b] - 2", "lens[b] + 1 < lens[b] + 3", "5 < n * n * n + 1"],
+)
+def test_a_comparison_keeps_its_sides_where_they_may_wrap_around(mask: str) -> None:
+    assert show(simplify(expr(mask))) == show(expr(mask))
 
 
 def test_clauses_stay_linked_and_names_follow() -> None:

@@ -393,6 +393,31 @@ def test_a_failure_says_what_where_and_how_to_see_it_again() -> None:
     assert str(again.value) == text
 
 
+@dataclass
+class Doubled:
+    """A built variant whose results are twice what they should be."""
+
+    built: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.built, name)
+
+    def __call__(self, *args: Tensor, **more: Any) -> Any:
+        out, lse = self.built(*args, **more)
+        return out * 2, lse
+
+
+def test_a_failures_script_builds_with_the_same_consts_and_runs_the_same_tiles() -> None:
+    spec = "variant w\nconst n: int = 4096\nmask = sliding_window(n)"
+    report = run_property_tests(Doubled(attngen.compile(spec, n=5)), examples=3, max_length=20)  # type: ignore[arg-type]
+    assert isinstance(report.error, AssertionError)
+    script = str(report.failure).split("To reproduce:\n\n")[1]
+    assert "with small_tiles(variant):\n    assert_matches_reference" in script
+    namespace: dict[str, Any] = {}
+    exec(script, namespace)  # as it stands; the variant itself is right, and so passes
+    assert dict(namespace["variant"].ir.consts) == {"n": 5}
+
+
 def test_tensors_of_no_recipe_are_reproduced_from_a_file(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ir = samples.full()

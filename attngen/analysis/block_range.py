@@ -12,12 +12,13 @@ a few ranges, apart from one another: the first keys and a window behind the que
 variables (``h % 2 == 0``) guards its pieces.
 
 An input that is declared ``sorted`` rises with its last index, so ``doc[b, k] <= e`` holds up to where the
-row reaches e + 1, which a search finds: ``doc[b, pos] == doc[b, k]`` becomes two searches in the table.
+row passes e, which a search finds: ``doc[b, pos] == doc[b, k]`` becomes two searches in the table.
 
 Not understood, hence possible everywhere and certain nowhere: comparisons of floats where they depend on a
 position, ``%`` of the streamed variable, the variable in two terms that do not cancel, times or divided by
 what is not a constant, and other inputs indexed by the streamed variable. Always safe: such a tile is
-visited and masked.
+visited and masked. So is a comparison whose sides may pass int64, which 64 bits would wrap around; a bound
+that may do so for some inputs is held back first, or dropped (see ``saturate``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from attngen.analysis.extent import Extents
+from attngen.analysis.interval import Values, fits_int64
 from attngen.analysis.linear import Linear, Sums, at_most_zero, term, to_expr
 from attngen.analysis.pieces import (
     EVERYTHING,
@@ -40,7 +42,8 @@ from attngen.analysis.pieces import (
     provided,
 )
 from attngen.analysis.rates import Rate
-from attngen.ir.nodes import FALSE, TRUE, Expr, Input, Op, const, make, postorder, search, word
+from attngen.analysis.saturate import Saturation
+from attngen.ir.nodes import FALSE, SEARCHES, TRUE, Expr, Input, Op, const, first, make, postorder, word
 from attngen.ir.types import Type
 
 __all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
@@ -67,8 +70,8 @@ def key_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...]:
     """The keys of a query tile with rows ``q_first`` to ``q_last`` (both included).
 
     A key that some row keeps lies in some ``possible``; every row keeps each key of a ``certain``. Usually
-    the ranges are apart and in rising order, but not at every call. At least one; ``inputs`` says which
-    inputs are sorted.
+    the ranges are apart and in rising order, but not at every call. At least one. ``inputs`` says which
+    inputs are sorted, and what ints they hold: one that is not among them counts as int64.
     """
     return _ranges(mask, inputs, streamed="k", tiled="q")
 
@@ -80,14 +83,29 @@ def query_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...
 
 def _ranges(mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str) -> tuple[Range, ...]:
     sums = Sums()
+    values = Values({i.name: i.dtype for i in inputs})
     rising = frozenset(i.name for i in inputs if i.sorted)
-    region = _Solver(streamed, tiled, sums, rising).region(mask)
+    region = _Solver(streamed, tiled, sums, values, rising).region(mask)
     intervals = Intervals(f"{streamed}_len", sums)
+    safe = Saturation(values)
     clusters = intervals.apart(region.possible)
-    return tuple(
-        Range(possible, intervals.best(region.certain, possible if len(clusters) > 1 else None))
-        for possible in map(intervals.hull, clusters)
-    )
+    found = []
+    for possible in map(intervals.hull, clusters):
+        certain = intervals.best(region.certain, possible if len(clusters) > 1 else None)
+        found.append(Range(_wider(possible, safe), certain and _narrower(certain, safe)))
+    return tuple(found)
+
+
+def _wider(bound: Bound, safe: Saturation) -> Bound:
+    """The bound as 64 bits compute it, without an end that they cannot."""
+    return Bound(*(end and safe.end(end) for end in (bound.lo, bound.hi)))
+
+
+def _narrower(bound: Bound, safe: Saturation) -> Bound | None:
+    """The bound as 64 bits compute it, if they can."""
+    ends = _wider(bound, safe)
+    dropped = (bound.lo and not ends.lo) or (bound.hi and not ends.hi)
+    return None if dropped else ends
 
 
 @dataclass(frozen=True)
@@ -116,8 +134,10 @@ _NOWHERE = _Region(NOTHING, NOTHING)
 
 
 class _Solver:
-    def __init__(self, streamed: str, tiled: str, sums: Sums, rising: frozenset[str]) -> None:
+    def __init__(self, streamed: str, tiled: str, sums: Sums, values: Values, rising: frozenset[str]) -> None:
         self._variable = word(streamed)
+        self._values = values
+        self._exact: dict[Expr, bool] = {}  # whether nothing in a node's own arithmetic may wrap around
         self._sums = sums
         self._rising = rising
         self._extents = Extents(tiled, sums, rising)
@@ -129,9 +149,16 @@ class _Solver:
 
     def region(self, mask: Expr) -> _Region:
         for node in postorder(mask):
+            self._exact[node] = self._is_exact(node)
             if node.type is Type.BOOL:
                 self._regions[node] = self._bool(node)
         return self._regions[mask][0]
+
+    def _is_exact(self, node: Expr) -> bool:
+        if node.op is Op.LOAD or node.type is Type.FLOAT or node.op is Op.TO_INT:
+            return True  # taken as it is, whatever its operands are
+        fits = node.type is Type.BOOL or fits_int64(self._values.of(node))
+        return fits and all(self._exact[a] for a in node.args)
 
     def _bool(self, node: Expr) -> tuple[_Region, _Region]:
         if node is TRUE:
@@ -155,6 +182,8 @@ class _Solver:
         return self._atom(node)
 
     def _atom(self, node: Expr) -> tuple[_Region, _Region]:
+        if not self._exact[node]:
+            return _ANYWHERE, _ANYWHERE
         if self._extents.rate(node) in (Rate.LAUNCH, Rate.PROGRAM):
             return _given(node), _given(opposite(node))
         if node.op not in (Op.LT, Op.LE, Op.EQ, Op.NE) or node.args[0].type is not Type.INT:
@@ -165,7 +194,7 @@ class _Solver:
             strict = 1 if node.op is Op.LT else 0
             return self._at_most_zero(gap.plus(strict)), self._at_most_zero(gap.times(-1).plus(1 - strict))
         equal = self._at_most_zero(gap) & self._at_most_zero(gap.times(-1))
-        if any(end.op is Op.SEARCH for piece in equal.possible for end in (*piece.los, *piece.his)):
+        if any(end.op in SEARCHES for piece in equal.possible for end in (*piece.los, *piece.his)):
             equal = self._only_if_alike(gap, equal)
         other = self._at_most_zero(gap.plus(1)) | self._at_most_zero(gap.times(-1).plus(1))
         return (equal, other) if node.op is Op.EQ else (other, equal)
@@ -234,7 +263,7 @@ class _Solver:
                 return solve(end.times(-1))
             return solve(form.plus(end, -divisor).plus(1 - divisor))  # x <= end * n + n - 1
         if node.op is Op.LOAD and node.value in self._rising:
-            return solve(forms[-1].plus(self._reaches(node, end.plus(1)), -1).plus(1))
+            return solve(forms[-1].plus(_place(Op.FIRST_ABOVE, node, end), -1).plus(1))
         return _ANYWHERE
 
     def _above(self, node: Expr, end: Linear) -> _Region:
@@ -265,12 +294,13 @@ class _Solver:
                 return solve(end)
             return solve(end.times(divisor).plus(form, -1))  # x >= end * n
         if node.op is Op.LOAD and node.value in self._rising:
-            return solve(self._reaches(node, end).plus(forms[-1], -1))
+            return solve(_place(Op.FIRST, node, end).plus(forms[-1], -1))
         return _ANYWHERE
 
-    def _reaches(self, node: Expr, value: Linear) -> Linear:
-        """From which last index on the row that ``node`` reads, a sorted input's, is at least ``value``."""
-        return term(search(str(node.value), node.args[:-1], to_expr(value)))
+
+def _place(op: Op, node: Expr, value: Linear) -> Linear:
+    """The first last index at which the row that ``node`` reads, a sorted input's, reaches ``value``."""
+    return term(first(op, str(node.value), node.args[:-1], to_expr(value)))
 
 
 def _positive(form: Linear, divisor: int) -> tuple[Linear, int]:

@@ -15,7 +15,7 @@ from attngen.analysis import rates
 from attngen.analysis.linear import Linear, Sums, extreme, term, to_expr
 from attngen.analysis.rates import Rate
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import Expr, Op, make, remake, word
+from attngen.ir.nodes import SEARCHES, Expr, Op, make, remake, word
 from attngen.ir.types import Type
 
 Extent = tuple[Linear | None, Linear | None]
@@ -93,7 +93,7 @@ class Extents:
             return self._extreme(Op.MIN, raised, self.of(args[2]))
         elif op is Op.WHERE:
             return self._where(args[0], self.of(args[1]), self.of(args[2]))
-        elif op is Op.SEARCH or (op is Op.LOAD and node.value in self._rising):
+        elif op in SEARCHES or (op is Op.LOAD and node.value in self._rising):
             return self._rise(node)
         return _UNKNOWN
 

@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from attngen.analysis.float32 import to_float32
 from attngen.analysis.linear import Linear, Sums
-from attngen.analysis.simplify import to_float32
-from attngen.ir.nodes import BEYOND, AttentionIR, Expr, Op, postorder, word
+from attngen.analysis.walk import fresh
+from attngen.ir.nodes import BEYOND, SEARCHES, AttentionIR, Expr, Op, word
 from attngen.ir.types import Type
 
 Number = int | float  # of an int: an int or an infinity
@@ -118,18 +119,32 @@ def intervals(*roots: Expr, dtypes: Mapping[str, str]) -> dict[Expr, Interval]:
 
     An input that ``dtypes`` does not name counts as int64, or as any float.
     """
-    known: dict[Expr, Interval] = {}
-    sums = Sums()
-    for node in postorder(*roots):
-        known[node] = _interval(node, known, sums, dtypes)
-    return known
+    values = Values(dtypes)
+    for root in roots:
+        values.of(root)
+    return values.known
+
+
+class Values:
+    """The intervals of nodes, each computed once."""
+
+    def __init__(self, dtypes: Mapping[str, str]) -> None:
+        self.known: dict[Expr, Interval] = {}
+        self._dtypes = dtypes
+        self._sums = Sums()
+
+    def of(self, root: Expr) -> Interval:
+        """The interval of one expression."""
+        for node in fresh(root, self.known):
+            self.known[node] = _interval(node, self.known, self._sums, self._dtypes)
+        return self.known[root]
 
 
 def _interval(node: Expr, known: Mapping[Expr, Interval], sums: Sums, dtypes: Mapping[str, str]) -> Interval:
     args = [known[a] for a in node.args]
     if not node.args or node.op is Op.LOAD:
         return _leaf(node, dtypes)
-    if node.op is Op.SEARCH:
+    if node.op in SEARCHES:
         return Interval(-BEYOND, BEYOND)
     if node.args[-1].type is Type.INT and node.op in (Op.ADD, Op.SUB, Op.LT, Op.LE, Op.EQ, Op.NE):
         return _of_sums(node, args, known, sums)
@@ -354,10 +369,10 @@ def _divide(x: Interval, y: Interval) -> Interval:
         return ANY_FLOAT
     ends = [a / b for a in map(float, (x.lo, x.hi)) for b in map(float, (y.lo, y.hi))]
     result = _span(ends)
-    return Interval(result.lo, result.hi, x.may_nan or y.may_nan)
+    return Interval(_nudged(result.lo, -_SLACK), _nudged(result.hi, _SLACK), x.may_nan or y.may_nan)
 
 
-_SLACK = 2.0**-18  # relative error granted to a fast exp, log, sqrt or the like
+_SLACK = 2.0**-18  # relative error granted to a fast division, exp, log, sqrt or the like
 
 
 def _rising(f: Callable[[float], float]) -> Callable[[Interval], Interval]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import Expr, Op
+from attngen.ir.nodes import SEARCHES, Expr, Op
 
 
 class Rate(IntEnum):
@@ -40,7 +40,7 @@ def _rate(node: Expr, known: dict[Expr, Rate]) -> Rate:
     if node.op is Op.SCORE:
         return Rate.TILE
     # A load is a memory access even at constant indices: it belongs into the program.
-    rate = Rate.PROGRAM if node.op in (Op.LOAD, Op.SEARCH) else Rate.LAUNCH
+    rate = Rate.PROGRAM if node.op in (Op.LOAD, *SEARCHES) else Rate.LAUNCH
     if node.op is Op.WORD:
         rate = _WORDS.get(str(node.value), Rate.LAUNCH)
     for arg in node.args:

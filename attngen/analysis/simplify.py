@@ -6,7 +6,8 @@
 
 Rules are a table: one row an op, and each rule's docstring is its example. ``simple`` makes a node from
 simplified operands and applies the rules to it, so what a rule builds with ``simple`` is simple again and
-one walk, operands before users, is enough.
+one walk, operands before users, is enough. Ints are what 64 bits compute: sums and products may be regrouped,
+since wrapping around commutes with them, but a comparison's sides move only where neither may wrap.
 
 Constants fold where the result cannot depend on where it is computed: integers exactly, unless they pass
 int64; floats only where operands and exact result are all float32 numbers (the reference computes in
@@ -16,11 +17,12 @@ float64, a kernel in float32); operands of a comparison, ``floor`` and ``int()``
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
+from attngen.analysis.float32 import is_float32, to_float32
+from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.walk import fresh
 from attngen.ir.nodes import FALSE, TRUE, AttentionIR, Expr, Op, const, make, remake
 from attngen.ir.types import Scalar, Type
@@ -97,7 +99,7 @@ def _zero(value: Scalar | str | None) -> float:
 def _fold_ints(op: Op, values: list[int]) -> Scalar | None:
     if op is Op.TO_FLOAT:
         result = _float(values[0])
-        return result if result is not None and result == values[0] and _is_float32(result) else None
+        return result if result is not None and result == values[0] and is_float32(result) else None
     if op in _COMPARE:
         return _COMPARE[op](values[0], values[1])
     if op not in _INT_FOLD:
@@ -114,10 +116,10 @@ def _fold_floats(op: Op, values: list[float]) -> Scalar | None:
     if op is Op.FLOOR:
         rounded = to_float32(values[0])
         return float(math.floor(rounded)) if math.isfinite(rounded) and rounded else rounded
-    if not all(_is_float32(v) and math.isfinite(v) for v in values):
+    if not all(is_float32(v) and math.isfinite(v) for v in values):
         return None
     result = _exact(op, values)
-    return result if result is not None and _is_float32(result) else None
+    return result if result is not None and is_float32(result) else None
 
 
 def _exact(op: Op, values: list[float]) -> float | None:
@@ -179,18 +181,6 @@ def _float(number: int) -> float | None:
         return float(number)
     except OverflowError:
         return None
-
-
-def to_float32(x: float) -> float:
-    """``x`` rounded to the nearest float32."""
-    try:
-        return float(struct.unpack("f", struct.pack("f", x))[0])
-    except OverflowError:
-        return math.copysign(math.inf, x)
-
-
-def _is_float32(x: float) -> bool:
-    return x == to_float32(x)
 
 
 def _to_int(x: float) -> int:
@@ -432,19 +422,40 @@ def compare_with_bool(node: Expr) -> Expr | None:
 
 
 def compare_shifted(node: Expr) -> Expr | None:
-    """n + 1 < m + 3 -> n < m + 2; 0 <= n - 2 -> 2 <= n; n + 1 < n + 3 -> True: integers."""
+    """q + 1 < k + 3 -> q < k + 2; 0 <= q - 2 -> 2 <= q; n + 1 < n + 3 -> True: integers that do not wrap."""
     left, right = node.args
     if left.type is not Type.INT:
         return None
     (x, first), (y, second) = _parts(left), _parts(right)
     if x is y:
-        return fold(make(node.op, const(first), const(second)))
-    if x.op is Op.CONST or y.op is Op.CONST:
-        return _compare_with_constant(node.op, x, first, y, second)
-    if first and second:
-        gap = second - first
-        return simple(node.op, x, simple(Op.ADD, y, const(gap)))
-    return None
+        moved = fold(make(node.op, const(first), const(second)))
+    elif x.op is Op.CONST or y.op is Op.CONST:
+        moved = _compare_with_constant(node.op, x, first, y, second)
+    elif first and second and _INT64[0] <= second - first <= _INT64[1]:
+        moved = simple(node.op, x, simple(Op.ADD, y, const(second - first)))
+    else:
+        return None
+    if moved is None or node.op in (Op.EQ, Op.NE):  # equal sums stay equal, wrapped or not
+        return moved
+    return moved if _never_wrap(*node.args, *moved.args) else None
+
+
+_MOST_NODES = 64  # of a comparison that is looked into
+
+
+def _never_wrap(*sides: Expr) -> bool:
+    """Whether 64 bits hold these ints whatever the call; inputs count as int64."""
+    seen: set[Expr] = set()
+    stack = list(sides)
+    while stack and len(seen) <= _MOST_NODES:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += node.args
+    if stack:
+        return False
+    known = intervals(*sides, dtypes={})
+    return all(fits_int64(known[side]) for side in sides if side.type is Type.INT)
 
 
 def _compare_with_constant(op: Op, x: Expr, first: int, y: Expr, second: int) -> Expr | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attngen.commands.common import Backend, Failures, write_atomically
+from attngen.commands.common import Backend, Failures
 from attngen.errors import BuildError
 from attngen.ir.types import Scalar
+from attngen.runtime import files
 from attngen.spec_file import find_spec
 
 
@@ -28,18 +29,18 @@ class Module:
             return False
 
     def write(self) -> None:
-        write_atomically(self.path, self.text)
+        files.write(self.path, self.text)
 
 
 def compile_all(
-    files: Sequence[str], out: Path, overrides: Mapping[str, Scalar], backend: Backend, failures: Failures
+    specs: Sequence[str], out: Path, overrides: Mapping[str, Scalar], backend: Backend, failures: Failures
 ) -> list[Module]:
     """Every spec compiled, in order; errors go to ``failures``."""
     from attngen.commands.check import warnings
     from attngen.pipeline import compile_spec
 
     modules: dict[Path, Module] = {}
-    for file in files:
+    for file in specs:
         with failures.caught():
             source = find_spec(file)
             result = compile_spec(source, overrides=overrides, backend=backend.value)

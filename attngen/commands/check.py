@@ -1,20 +1,12 @@
-"""``attngen check``: grammar, names, types and lints, without torch."""
+"""What ``attngen check`` prints of a spec that ``pipeline.check_spec`` passed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attngen.analysis.lint import Lint, lint
-from attngen.ir.build import build
+from attngen.analysis.lint import Lint
 from attngen.ir.nodes import AttentionIR
 from attngen.source import Source
-from attngen.syntax.parse import parse
-
-
-def check(source: Source) -> tuple[AttentionIR, list[str]]:
-    """The variant and its warnings, each ready to print. Raises AttnGenError for what is wrong."""
-    ir = build(parse(source), source)
-    return ir, warnings(source, lint(ir))
 
 
 def warnings(source: Source, found: Iterable[Lint]) -> list[str]:

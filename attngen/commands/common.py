@@ -1,18 +1,15 @@
-"""What the commands share: settings, messages on stderr, and files written whole or not at all."""
+"""What the commands share: settings, and messages on stderr."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path
 
 import typer
 
-from attngen.errors import AttnGenError, BuildError
+from attngen.errors import AttnGenError
 from attngen.ir.types import Scalar
 
 
@@ -49,18 +46,23 @@ class Failures:
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Scalar]:
-    """``["window=1024", "exact=True"]`` as ``{"window": 1024, "exact": True}``. A misfit is a usage error."""
+    """``["window=1024", "exact=True"]`` as ``{"window": 1024, "exact": True}``.
+
+    What does not fit is a usage error that names every misfit.
+    """
     found: dict[str, Scalar] = {}
+    wrong: list[str] = []
     for pair in pairs:
         name, equals, text = (part.strip() for part in pair.partition("="))
         value = _scalar(text)
         if not (name and equals) or value is None:
-            raise typer.BadParameter(
-                f"{pair!r} is not name=value, where the value is a number, True or False"
-            )
-        if name in found:
-            raise typer.BadParameter(f"{name!r} is set twice")
-        found[name] = value
+            wrong.append(f"{pair!r} is not name=value, where the value is a number, True or False")
+        elif name in found:
+            wrong.append(f"{name!r} is set twice")
+        else:
+            found[name] = value
+    if wrong:
+        raise typer.BadParameter("; ".join(wrong))
     return found
 
 
@@ -71,28 +73,3 @@ def _scalar(text: str) -> Scalar | None:
         with contextlib.suppress(ValueError):
             return kind(text)
     return None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``path`` so that a reader sees the old file or the new one, never a part of either."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600; this is an ordinary file
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise BuildError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    # The only way to read it is to set it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

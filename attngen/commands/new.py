@@ -57,9 +57,7 @@ def create(name: str) -> Path:
 
 def _check(text: str, path: Path) -> None:
     """A name that the language refuses (a keyword, say) is refused here, before there is a file."""
-    from attngen.ir.build import build
+    from attngen.pipeline import check_spec
     from attngen.source import Source
-    from attngen.syntax.parse import parse
 
-    source = Source(text, str(path))
-    build(parse(source), source)
+    check_spec(Source(text, str(path)))

@@ -12,7 +12,7 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping
 
-from attngen.ir.nodes import CORNERS, POSITIONS, SIZES, AttentionIR, Expr, Op, const, make, word
+from attngen.ir.nodes import CORNERS, POSITIONS, SEARCHES, SIZES, AttentionIR, Expr, Op, make, word
 from attngen.plan.base2 import LOG2_E, SCALE
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -25,7 +25,7 @@ FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivati
 FUNCTIONS += ("key_range", "query_range", "run_attention")
 
 #: Functions of the templates that an expression may call.
-HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool")
+HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
 
 #: Names that emitted lines use beside the words of the language and those of the templates.
 LINES: tuple[str, ...] = (
@@ -126,7 +126,7 @@ def _described(node: Expr) -> str:
     if node.op in _LEAVES:
         indices = (_KNOWN.get(i, str(i.value)) for i in node.args if i.op is Op.WORD or i in _KNOWN)
         return "_".join([str(node.value), *indices])
-    if node.op is Op.SEARCH:
+    if node.op in SEARCHES:
         return f"{node.value}_{_sought(node)}"
     if node.op in _INFIX:
         left, right = node.args
@@ -138,12 +138,9 @@ def _described(node: Expr) -> str:
 
 
 def _sought(node: Expr) -> str:
-    """Where entries like some other begin, or end; else from where on they are at least a value."""
-    value = node.args[-1]
-    entry = value.args[0] if value.op is Op.ADD and value.args[1] is const(1) else value
-    if entry.op is not Op.LOAD:
-        return "from"
-    return "begins" if entry is value else "ends"
+    """Where entries like some other begin or end, or where a value is first met."""
+    begins, ends = ("begins", "ends") if node.args[-1].op is Op.LOAD else ("from", "above")
+    return begins if node.op is Op.FIRST else ends
 
 
 _OFFSET = make(Op.SUB, word("k_len"), word("q_len"))

@@ -13,7 +13,7 @@ from attngen.emit.layout import fitted
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
-_IMPORTS = {"math", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
+_IMPORTS = {"math", "numbers", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
 _FORBIDDEN = {"eval", "exec", "compile", "open", "input", "breakpoint", "exit", "quit", "help"}
 _FORBIDDEN |= {"getattr", "setattr", "delattr", "globals", "locals", "vars"}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attngen.analysis.block_range import Range
+from attngen.analysis.decisive import rounded_alone
 from attngen.analysis.interval import interval_of
 from attngen.emit.host_expr import HostExpr
 from attngen.emit.names import Names
@@ -84,7 +85,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     intervals = interval_of(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
-    triton = TritonExpr(plan.ir, intervals, names)
+    triton = TritonExpr(plan.ir, intervals, names, rounded_alone(intervals))
     kernel, host = Writer(triton, names), Writer(HostExpr(intervals, names), names)
     return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
 

@@ -9,13 +9,13 @@ them runs along the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from attngen.analysis.interval import ANY_INT, Interval, fits_int32
 from attngen.analysis.rates import Rate, extend
 from attngen.emit.names import Names
 from attngen.emit.precedence import ATOM, BIT_AND, BIT_OR, COMPARE, PRODUCT, SUM, UNARY, Text, call, infix
-from attngen.ir.nodes import SIZES, AttentionIR, Expr, Input, Op
+from attngen.ir.nodes import SEARCHES, SIZES, AttentionIR, Expr, Input, Op
 from attngen.ir.types import Type
 
 _INFIX = {
@@ -59,12 +59,20 @@ class TritonExpr:
     """Turns one node, whose operands have their text, into text.
 
     ``intervals`` must hold every node (see ``analysis.interval``): they decide where an index needs a clamp,
-    an integer 64 bits, and a division care for signs.
+    an integer 64 bits, and a division care for signs. ``alone`` are the operations that round one by one (see
+    ``analysis.decisive``); the others may be approximate, and fused.
     """
 
-    def __init__(self, ir: AttentionIR, intervals: Mapping[Expr, Interval], names: Names) -> None:
+    def __init__(
+        self,
+        ir: AttentionIR,
+        intervals: Mapping[Expr, Interval],
+        names: Names,
+        alone: Container[Expr],
+    ) -> None:
         self._inputs: dict[str, Input] = {i.name: i for i in ir.inputs}
         self._intervals = intervals
+        self._alone = alone
         self._names = names
         self._rates: dict[Expr, Rate] = {}
         self._wide: dict[Expr, bool] = {}
@@ -83,11 +91,13 @@ class TritonExpr:
             return Text(f"{name} != 0", COMPARE) if node.type is Type.BOOL else Text(name)
         if node.op is Op.LOAD:
             return self._load(node, args)
-        if node.op is Op.SEARCH:
+        if node.op in SEARCHES:
             return self._search(node, args)
         args = self._operands(node, args)
         if node.op in _FLIPPED:
             return self._comparison(node, args)
+        if node in self._alone:
+            return _rounded_alone(node.op, args)
         if node.op in _INFIX:
             sign, level = _INFIX[node.op]
             return infix(args[0], sign, args[1], level)
@@ -105,7 +115,7 @@ class TritonExpr:
             return [self._names.own(str(node.value))]
         if node.op is Op.LOAD:
             return self._reads_of_place(node, self._names.own(str(node.value)))
-        if node.op is Op.SEARCH:
+        if node.op in SEARCHES:
             return self._reads_of_row(node)
         return ["FAST_TANH"] if node.op is Op.TANH else []
 
@@ -202,12 +212,13 @@ class TritonExpr:
         return _cast(loaded, "float32") if item.dtype in ("float16", "bfloat16") else loaded
 
     def _search(self, node: Expr, args: Sequence[Text]) -> Text:
-        """``search(row, stride, length, value)``: an int32."""
+        """``search(row, stride, length, value, ABOVE)``: an int32."""
         item, name = self._inputs[str(node.value)], self._names.own(str(node.value))
         row = self._place(node, args, name)  # of the last dimension's first element
         *_, dim = item.dims
         length = str(dim) if isinstance(dim, int) else self._size(dim)
-        return call("search", row, Text(f"{name}_stride_{len(item.dims) - 1}"), Text(length), args[-1])
+        above = Text(str(node.op is Op.FIRST_ABOVE))
+        return call("search", row, Text(f"{name}_stride_{len(item.dims) - 1}"), Text(length), args[-1], above)
 
     def _reads_of_row(self, node: Expr) -> list[str]:
         item, name = self._inputs[str(node.value)], self._names.own(str(node.value))
@@ -275,13 +286,19 @@ def _tensor(constant: Expr, text: Text, wide: bool) -> Text:
     return Text(f"tl.full([], {text.text}, tl.{kind})")
 
 
+def _rounded_alone(op: Op, args: Sequence[Text]) -> Text:
+    if op is Op.RSQRT:
+        return call("tl.div_rn", Text("1.0"), call("tl.sqrt_rn", *args))
+    return call({Op.DIV: "tl.div_rn", Op.SQRT: "tl.sqrt_rn", Op.MUL: "product"}[op], *args)
+
+
 def _cast(text: Text, dtype: str) -> Text:
     return Text(f"{text.at(ATOM)}.to(tl.{dtype})")
 
 
 def _is_sought(node: Expr, axis: int) -> bool:
-    """Whether the operand of a SEARCH is its value, not an index."""
-    return node.op is Op.SEARCH and axis == len(node.args) - 1
+    """Whether the operand of a search is its value, not an index."""
+    return node.op in SEARCHES and axis == len(node.args) - 1
 
 
 def _is_first(index: Expr, dim: int | str) -> bool:

@@ -552,6 +552,9 @@ class _Builder:
 
     def _from_left(self, node: ast.Arithmetic, frame: Frame) -> Expr | None:
         values = [self._expr(o, frame) for o in node.operands]
+        if None in values:
+            self._refuse_bools(node, values, frame)
+            return None
         result = values[0]
         for i, (op, y) in enumerate(zip(node.ops, values[1:], strict=True), 1):
             if result is None or y is None:
@@ -561,6 +564,12 @@ class _Builder:
             whole = Span(first.line, first.column, second.end_line, second.end_column)
             result = self._make(lambda o=op, x=x, y=y: ops.arithmetic(o, x, y), whole, frame, blame)  # type: ignore[misc]
         return result
+
+    def _refuse_bools(self, node: ast.Arithmetic, values: list[Expr | None], frame: Frame) -> None:
+        """Note each operand that no neighbour could make right, where one of them is a mistake already."""
+        for op, value, part in zip((node.ops[0], *node.ops), values, node.operands, strict=True):
+            if value is not None and value.type is Type.BOOL:
+                self._make(lambda o=op, x=value: ops.arithmetic(o, x, x), part.span, frame)  # type: ignore[misc]
 
     def _compare(self, node: ast.Compare, frame: Frame) -> Expr | None:
         values = [self._expr(o, frame) for o in node.operands]
@@ -595,6 +604,8 @@ class _Builder:
     ) -> Expr | None:
         condition, chosen, other = values
         if condition is None or chosen is None or other is None:
+            if condition is not None and condition.type is not Type.BOOL:
+                self._make(lambda: ops.choose(condition, TRUE, TRUE, what), span, frame, parts[0].span)
             return None
         bad = (
             parts[0]
@@ -658,21 +669,23 @@ class _Builder:
             indices = [self._expr(i, frame) for i in node.indices]
         finally:
             self.in_index -= 1
+        sound: list[Expr] = []
+        for part, index in zip(node.indices, indices, strict=True):
+            if index is not None and index.type is not Type.INT:
+                message = f"an index is an int, not {_a(index.type)}"
+                self.error(SpecTypeError, message, part.span, "int(x) rounds toward zero", frame)
+            elif index is not None:
+                sound.append(index)
         found = self._lookup(node.base.text, node.base.span, "input", frame)
         if not isinstance(found, Tensor) or found.input is None:
             return None
-        tensor, sound = found.input, [i for i in indices if i is not None]
+        tensor = found.input
         if len(indices) != len(tensor.dims):
             expected = _count(len(tensor.dims), "index", "indices")
             shape = ", ".join(map(str, tensor.dims))
             message = f"'{tensor.name}' has the dims [{shape}] and takes {expected}, not {len(indices)}"
             self.error(SpecTypeError, message, node.span, None, frame)
             return None
-        for part, index in zip(node.indices, indices, strict=True):
-            if index is not None and index.type is not Type.INT:
-                message = f"an index is an int, not {_a(index.type)}"
-                self.error(SpecTypeError, message, part.span, "int(x) rounds toward zero", frame)
-                return None
         return load(tensor.name, DTYPES[tensor.dtype], tuple(sound)) if len(sound) == len(indices) else None
 
     def _call(self, node: ast.Call, frame: Frame) -> Expr | None:

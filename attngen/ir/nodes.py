@@ -31,10 +31,12 @@ class Op(Enum):
     SCORE = "score"  # scale * dot(Q[b, h, q], K[b, h_kv, k])
     LOAD = "load"  # an input's element; ``value`` is the input, ``args`` its indices
 
-    # For the analyses and the plan alone; ``value`` is a sorted input, ``args`` a row of it and a value.
-    # The least index at which that row is at least the value, as if it went on at both ends: an index is
-    # kept inside its dimension. So far below 0 where the first entry is, and far above where none is.
-    SEARCH = "search"
+    # For the analyses and the plan alone: the first index at which a row of a sorted input is at least, or
+    # above, a value; ``value`` is the input, ``args`` the row's indices and the value. As an index is kept
+    # inside its dimension, the row goes on at both ends: far below 0 where its first entry is there already,
+    # far above its length where none is.
+    FIRST = "first"
+    FIRST_ABOVE = "first above"
 
     # int -> int and float -> float
     ADD = "+"
@@ -84,7 +86,8 @@ class Op(Enum):
 POSITIONS = ("b", "h", "h_kv", "q", "k", "pos")
 SIZES = ("batch", "heads", "kv_heads", "q_len", "k_len", "head_dim", "v_dim")
 
-#: What SEARCH gives where no index of the row is the least one: beyond every length, either way.
+#: What finds a place in a sorted input, and what it gives beyond the row: farther out than every length.
+SEARCHES = (Op.FIRST, Op.FIRST_ABOVE)
 BEYOND = 2**30
 
 #: Corners of a tile: words that only the analyses and the plan may use, never a spec.
@@ -210,11 +213,11 @@ def load(name: str, kind: Type, indices: tuple[Expr, ...]) -> Expr:
     return _intern(Op.LOAD, kind, indices, name)
 
 
-def search(name: str, row: tuple[Expr, ...], value: Expr) -> Expr:
-    """From which index on the sorted input ``name`` is at least ``value``; ``row``: its other indices."""
-    if any(e.type is not Type.INT for e in (*row, value)):
-        raise TypeError("search takes ints")
-    return _intern(Op.SEARCH, Type.INT, (*row, value), name)
+def first(op: Op, name: str, row: tuple[Expr, ...], value: Expr) -> Expr:
+    """FIRST or FIRST_ABOVE: where the sorted input ``name`` reaches ``value``; ``row``: its other indices."""
+    if op not in SEARCHES or any(e.type is not Type.INT for e in (*row, value)):
+        raise TypeError("first() takes FIRST or FIRST_ABOVE, and ints")
+    return _intern(op, Type.INT, (*row, value), name)
 
 
 SCORE = _intern(Op.SCORE, Type.FLOAT, (), None)
@@ -226,8 +229,8 @@ def remake(node: Expr, args: tuple[Expr, ...]) -> Expr:
     """``node`` with other operands (itself where they are the same)."""
     if args == node.args:
         return node
-    if node.op is Op.SEARCH:
-        return search(str(node.value), args[:-1], args[-1])
+    if node.op in SEARCHES:
+        return first(node.op, str(node.value), args[:-1], args[-1])
     return load(str(node.value), node.type, args) if node.op is Op.LOAD else make(node.op, *args)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from attngen.ir.build import DEFAULT_SCALE, prelude
-from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr, Op, postorder
+from attngen.ir.nodes import SCORE, SEARCHES, TRUE, AttentionIR, Expr, Op, postorder
 from attngen.ir.operators import BUILTINS
 from attngen.ir.scope import DIST, WORDS, reserved
 from attngen.ir.types import Scalar, Type
@@ -309,10 +309,10 @@ def _simple(node: Expr, parts: list[_Text]) -> tuple[str, int]:
         return str(node.value), _ATOM
     if node.op is Op.SCORE:
         return "score", _ATOM
-    if node.op is Op.SEARCH:
+    if node.op in SEARCHES:
         *row, value = (p.text for p in parts)
         at = f"[{', '.join(row)}]" if row else ""
-        return f"first({node.value}{at} >= {value})", _ATOM
+        return f"first({node.value}{at} {'>=' if node.op is Op.FIRST else '>'} {value})", _ATOM
     if node.op is Op.LOAD:
         return str(node.value) + (f"[{', '.join(p.text for p in parts)}]" if parts else ""), _ATOM
     if node.op is Op.MUL:

@@ -3,6 +3,10 @@
 An entry's name holds the SHA-256 of its text, and the text follows from the spec, the templates and the
 options alone, so that a file is right if and only if it holds the text just rendered: it is compared before
 it is imported, and mended where it differs.
+
+The folder is trusted where it belongs to this user and nobody else can write to it. A folder that fails this,
+or cannot be written, is never read from: the module is built into a folder of this process instead, and a
+warning says so. A folder that passes but fails in the write (a full disk) is a BuildError.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from attngen.errors import BuildError
+from attngen.runtime import files
 
 _log = logging.getLogger("attngen")
 
@@ -31,26 +36,10 @@ def entry(name: str, text: str) -> Path:
     if _read(path) == text:
         _log.info("%s: taken from %s", name, path)
     else:
-        write(path, text)
+        files.sweep(path.parent)
+        files.write(path, text)
         _log.info("%s: built in %s", name, path)
     return path
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file so that nobody ever sees half of it. Raises BuildError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise BuildError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def folder() -> Path:
@@ -60,8 +49,8 @@ def folder() -> Path:
     cannot be written, a folder of this process is used instead, and said so.
     """
     wanted = os.environ.get("ATTNGEN_CACHE_DIR")
-    path = Path(wanted) if wanted else user_cache_path("attngen", appauthor=False)
-    problem = _problem(path)
+    path = Path(wanted).absolute() if wanted else user_cache_path("attngen", appauthor=False)
+    problem = _problem(path) if path.is_absolute() else "has no place: this user has no home folder"
     if problem is None:
         return path
     _log.warning("the cache folder %s %s: building into a temporary folder", path, problem)
@@ -85,7 +74,13 @@ def _problem(path: Path) -> str | None:
 
 @cache
 def _temporary() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="attngen-"))
+    try:
+        path = Path(tempfile.mkdtemp(prefix="attngen-"))
+    except OSError as error:
+        raise BuildError(
+            f"cannot make a temporary folder: {error.strerror or error}",
+            hint="set ATTNGEN_CACHE_DIR to a folder of your own",
+        ) from error
     atexit.register(_remove, path, os.getpid())
     return path
 

@@ -61,6 +61,11 @@ def read_spec(path: str | PathLike[str]) -> Source:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BuildError(f"cannot read {name!a}: {reason}") from error
+    return decode_spec(data, name)
+
+
+def decode_spec(data: bytes, name: str) -> Source:
+    """The spec whose file, called ``name``, holds ``data``. Raises as ``read_spec`` does."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     if len(data) > MAX_BYTES:
         raise SpecLimitError(
@@ -482,6 +487,8 @@ def _wanted(expected: set[str], previous: str, before: list[re.Match[str]]) -> s
     line = [m.group() for m in before if m.start() >= line_start]
     head = line[0] if line else ""
     if "INT" in expected:
+        if previous == "[":
+            return "an index" if head != "input" else "a dim"
         return "an expression"
     if "VARIANT" in expected:
         return "a statement"
@@ -511,6 +518,8 @@ def _hint(token: Token, expected: set[str], previous: str, wanted: str) -> str |
         return "'==' compares"
     if token.type == "DOCSTRING":
         return "only a docstring, before the first statement, is in quotes"
+    if wanted == "an index" and token.type == "RSQB":
+        return "an input without dims is read by its name alone"
     if wanted == "a statement":
         if token.type in ("PLUS", "MINUS", "STAR", "SLASH", "AND", "OR", "POWER", "FLOORDIV"):
             return "an expression goes on over the next line only inside brackets"

@@ -15,6 +15,7 @@ from attngen import reference
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.testing.criteria import Verdict, amplifies, compare, compare_lse, compare_zero, has_tanh
+from attngen.testing.reach import has_small_tiles
 from attngen.testing.tensor import Recipe, recipe_of
 
 _DRAWS = 4  # of random signs, for what rounding may do
@@ -244,10 +245,12 @@ class _Call:
         return sizes
 
     def report(self, variant: Variant, complaint: str, verdicts: list[Verdict]) -> str:
-        lines = [f"{variant.name} does not match its reference: {complaint or 'see the ratios to the bound'}"]
-        if verdicts:
+        worst = max(verdicts, key=lambda verdict: verdict.ratio, default=None)
+        if worst is not None:
+            complaint = f"the error of {worst.name} is {worst.ratio:.3g} times its bound"
+        lines = [f"{variant.name} does not match its reference: {complaint}"]
+        if worst is not None:
             lines += ["", table(verdicts)]
-            worst = max(verdicts, key=lambda verdict: verdict.ratio)
             place = ", ".join(map(str, worst.worst))
             lines.append(f"worst: {worst.name}[{place}] is {worst.got!r}, expected {worst.expected!r}")
         lines.append("")
@@ -261,14 +264,19 @@ class _Call:
         """Python that makes the same call again."""
         named = {"q": self.q, "k": self.k, "v": self.v, "dout": self.dout, "dlse": self.dlse, **self.inputs}
         spec = getattr(variant, "spec", None)
-        made = f"attngen.compile({spec!r})" if isinstance(spec, str) else f"...  # {variant.name}"
+        consts = "".join(f", {name}={value!r}" for name, value in self.ir.consts)
+        made = f"attngen.compile({spec!r}{consts})" if isinstance(spec, str) else f"...  # {variant.name}"
         head = ["import torch", "import attngen", "from attngen.testing import assert_matches_reference"]
         head.append("from attngen.testing.tensor import InputRecipe, Recipe")
         body = [f"{name} = {_source_of(tensor)}" for name, tensor in named.items()]
         keywords = [f"seed={self.seed}", "dout=dout", "dlse=dlse", f"layout={self.layout!r}"]
         keywords += [f"{n}={n}" for n in self.inputs] + [f"{n}={p!r}" for n, p in self.params.items()]
         call = f"assert_matches_reference(variant, q, k, v, {', '.join(keywords)})"
-        return "\n".join([*head, "", f"variant = {made}", *body, call])
+        calls = [call]
+        if has_small_tiles(variant):
+            head.insert(3, "from attngen.testing.reach import small_tiles")
+            calls = ["with small_tiles(variant):", f"    {call}"]
+        return "\n".join([*head, "", f"variant = {made}", *body, *calls])
 
 
 def _source_of(tensor: Tensor) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 
-# Another shape for each of forward, dK/dV and dQ, and no tile square but the last: (BLOCK_M, BLOCK_N, ...).
-_TILES = {256: ((16, 32, 1, 1), (32, 16, 1, 1), (16, 16, 1, 1))}
+# (BLOCK_M, BLOCK_N, ...) of forward, dK/dV and dQ: another shape for each. What a loop streams is the short
+# side, since it takes three steps to see that the first is still right after the second.
+_TILES = {256: ((32, 16, 1, 1), (16, 32, 1, 1), (16, 16, 1, 1))}
 
 _LARGE, _SHRINK = 256, 256
 
@@ -22,13 +23,23 @@ _LARGE, _SHRINK = 256, 256
 @contextmanager
 def small_tiles(variant: Any) -> Iterator[None]:
     """Interpreted, the kernels of ``variant`` have tiles of 16 and 32 in here; nothing else changes."""
-    tiles: dict[str, Any] = getattr(getattr(variant, "module", None), "TILES", {"interpreter": {}})
+    tiles = _tiles_of(variant)
     usual = tiles["interpreter"]
     tiles["interpreter"] = _TILES
     try:
         yield
     finally:
         tiles["interpreter"] = usual
+
+
+def has_small_tiles(variant: Any) -> bool:
+    """Whether ``variant`` runs within ``small_tiles``: what a failure must say to be seen again."""
+    return _tiles_of(variant)["interpreter"] is _TILES
+
+
+def _tiles_of(variant: Any) -> dict[str, Any]:
+    tiles: dict[str, Any] = getattr(getattr(variant, "module", None), "TILES", {"interpreter": {}})
+    return tiles
 
 
 def small_consts(ir: AttentionIR, except_for: Container[str] = ()) -> dict[str, Scalar]:

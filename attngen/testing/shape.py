@@ -63,7 +63,7 @@ def shapes(
     def draw_shape(draw: st.DrawFn) -> Shape:
         kv_heads, group = draw(st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (1, 4)]))
         heads = kv_heads * group
-        batch = draw(st.sampled_from([1, 1, 2, 3, 0]).filter(lambda n: n * heads <= max_planes))
+        batch = draw(st.sampled_from([1, 1, 1, 2, 2, 3, 0]).filter(lambda n: n * heads <= max_planes))
         q_len = draw(length)
         k_len = q_len if draw(st.booleans()) else draw(length)
         head_dim = draw(st.sampled_from(dims))

@@ -127,7 +127,7 @@ def recipes(
     strides: Sequence[str] = STRIDES,
 ) -> st.SearchStrategy[Recipe]:
     """Recipes of one shape. Most draws are normal values, since the odd ones hide errors."""
-    usual = [v for v in values if v == "normal"] * 3
+    usual = [v for v in values if v == "normal"] * 8
     return st.builds(
         Recipe,
         shape=st.just(shape),
