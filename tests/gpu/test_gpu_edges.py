@@ -1,4 +1,4 @@
-"""The edges people meet, on the GPU: torch.compile with inductor, CUDA graphs, opcheck, autocast, far offsets."""
+"""The edges people meet, on the GPU: inductor, CUDA graphs, opcheck, autocast, far offsets."""
 
 from __future__ import annotations
 
