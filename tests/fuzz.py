@@ -21,7 +21,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -183,6 +183,10 @@ def run_block(seed: int, number: int, first: int, count: int, deep: float, limit
     return tally
 
 
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _job(arguments: tuple[int, int, int, int, float, float]) -> tuple[int, Tally]:
     return arguments[1], run_block(*arguments)
 
@@ -282,7 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     jobs = [(given.seed, n, a, z, given.deep, given.limit) for n, a, z in blocks(given.first, given.count)]
     tally, shown, start = Tally(), set[tuple[str, str, str]](), time.perf_counter()
-    with multiprocessing.Pool(given.jobs) as pool:
+    # Ctrl-C ends a run as its last text does: with what was counted.
+    with suppress(KeyboardInterrupt), multiprocessing.Pool(given.jobs, _ignore_interrupts) as pool:
         # In order, so that a run that is cut off says where to resume.
         for number, found in pool.imap(_job, jobs):
             tally.add(found)
@@ -299,9 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - start
     print(f"\n\n{table(tally.counts)}\n\nseed {given.seed}, {given.jobs} processes, {seconds:.0f} s")
     print(f"slowest: {tally.slowest[0]:.2f} s for text {tally.slowest[1]}")
-    print(
-        "every outcome is a kernel or a located error" if not shown else f"{len(tally.findings)} exceptions"
-    )
+    verdict = "each a kernel or a located error" if not shown else f"{len(tally.findings):,} exceptions"
+    print(f"{tally.counts.total():,} texts: {verdict}")
     return 1 if shown else 0
 
 

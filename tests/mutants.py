@@ -28,7 +28,6 @@ SPECS = {
     "quotient": "score = score / (1.0 + 0.1 * abs(score))",
     "thirds": "score = score + 0.3 * (dist // 3)",
     "scale_of_head": "input s: float32[heads] grad\nscale = 0.2 + 0.1 * s[h]",
-    "slopes": "input slopes: float32[heads] grad\nscore = score - slopes[h] * abs(dist)",
     "key_head_bias": "input bias: float32[kv_heads, q_len] grad\nscore = score + bias[h_kv, q]",
     "subtracted": "input bias: float32[heads, q_len, k_len] grad\nscore = score - bias[h, q, k]",
     "dense": "input bias: float32[batch, heads, q_len, k_len] grad\nscore = score + bias[b, h, q, k]",

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from ir_eval import Env, _value, to_float32
 from ir_text import expr, show
 
-from attngen.analysis.decisive import rounded_alone
 from attngen.analysis.interval import interval_of
 from attngen.emit.host_expr import HostExpr
 from attngen.emit.names import HELPERS, Names
@@ -40,6 +39,7 @@ from attngen.ir.nodes import (
 )
 from attngen.ir.types import Scalar, Type
 from attngen.pipeline import compile_spec
+from attngen.plan.arithmetic import arithmetic
 from attngen.runtime.loader import load_module
 from attngen.source import Source
 
@@ -59,8 +59,7 @@ N = 4  # the tile's side
 def written(root: Expr) -> Block:
     """The lines and the text of one expression."""
     names = Names(IR, ["out dot_ptr value N"])
-    intervals = interval_of(root, ir=IR)
-    return Writer(TritonExpr(IR, intervals, names, rounded_alone(intervals)), names).results([root])
+    return Writer(TritonExpr(IR, arithmetic(root, ir=IR), names), names).results([root])
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attngen.analysis.block_range import Range
-from attngen.analysis.decisive import rounded_alone
-from attngen.analysis.interval import interval_of
 from attngen.emit.host_expr import HostExpr
 from attngen.emit.names import Names
 from attngen.emit.statements import Block, Writer
 from attngen.emit.triton_expr import TritonExpr
 from attngen.ir.nodes import CORNERS, SIZES, AttentionIR, Expr, Op, leaves, mentions, postorder
+from attngen.plan.arithmetic import arithmetic
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
 
@@ -83,10 +82,10 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
     roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
-    intervals = interval_of(*roots, ir=plan.ir)
+    numbers = arithmetic(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
-    triton = TritonExpr(plan.ir, intervals, names, rounded_alone(intervals))
-    kernel, host = Writer(triton, names), Writer(HostExpr(intervals, names), names)
+    triton = TritonExpr(plan.ir, numbers, names)
+    kernel, host = Writer(triton, names), Writer(HostExpr(numbers.intervals, names), names)
     return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
 
 

@@ -9,14 +9,15 @@ them runs along the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 
-from attngen.analysis.interval import ANY_INT, Interval, fits_int32
+from attngen.analysis.interval import fits_int32
 from attngen.analysis.rates import Rate, extend
 from attngen.emit.names import Names
 from attngen.emit.precedence import ATOM, BIT_AND, BIT_OR, COMPARE, PRODUCT, SUM, UNARY, Text, call, infix
 from attngen.ir.nodes import SEARCHES, SIZES, AttentionIR, Expr, Input, Op
 from attngen.ir.types import Type
+from attngen.plan.arithmetic import Arithmetic
 
 _INFIX = {
     Op.ADD: ("+", SUM),
@@ -49,34 +50,21 @@ _CALL = {
 # A constant reads better on the right: 0 <= x is x >= 0.
 _FLIPPED = {Op.LT: ">", Op.LE: ">=", Op.EQ: "==", Op.NE: "!="}
 
-# Words that index a dimension of this size, and so are always inside it.
-_INSIDE = {"q": "q_len", "k": "k_len", "pos": "k_len", "h": "heads", "h_kv": "kv_heads", "b": "batch"}
-
 _LEAST_NORMAL, _GREATEST = 2.0**-126, (2 - 2**-23) * 2.0**127  # float32
 
 
 class TritonExpr:
     """Turns one node, whose operands have their text, into text.
 
-    ``intervals`` must hold every node (see ``analysis.interval``): they decide where an index needs a clamp,
-    an integer 64 bits, and a division care for signs. ``alone`` are the operations that round one by one (see
-    ``analysis.decisive``); the others may be approximate, and fused.
+    ``arithmetic`` must hold every node: it decides where an index needs a clamp, an integer 64 bits, a
+    division care for signs and an operation a rounding of its own.
     """
 
-    def __init__(
-        self,
-        ir: AttentionIR,
-        intervals: Mapping[Expr, Interval],
-        names: Names,
-        alone: Container[Expr],
-    ) -> None:
+    def __init__(self, ir: AttentionIR, arithmetic: Arithmetic, names: Names) -> None:
         self._inputs: dict[str, Input] = {i.name: i for i in ir.inputs}
-        self._intervals = intervals
-        self._alone = alone
+        self._arithmetic = arithmetic
         self._names = names
         self._rates: dict[Expr, Rate] = {}
-        self._wide: dict[Expr, bool] = {}
-        self._wrapping: set[Expr] = set()  # INT nodes whose value may have passed 64 bits
 
     def text(self, node: Expr, args: Sequence[Text]) -> Text:
         """The text of ``node``, whose operands, written before, have the texts ``args``."""
@@ -96,7 +84,7 @@ class TritonExpr:
         args = self._operands(node, args)
         if node.op in _FLIPPED:
             return self._comparison(node, args)
-        if node in self._alone:
+        if node in self._arithmetic.alone:
             return _rounded_alone(node.op, args)
         if node.op in _INFIX:
             sign, level = _INFIX[node.op]
@@ -120,8 +108,8 @@ class TritonExpr:
         return ["FAST_TANH"] if node.op is Op.TANH else []
 
     def is_wide(self, node: Expr) -> bool:
-        """Whether an INT node, already written, is computed in 64 bits."""
-        return self._wide.get(node, False)
+        """Whether an INT node is computed in 64 bits."""
+        return node in self._arithmetic.wide
 
     def _constant(self, node: Expr) -> Text:
         value = node.value
@@ -129,7 +117,6 @@ class TritonExpr:
         if isinstance(value, bool):
             return Text(f"tl.full([], {value}, tl.int1)")
         if isinstance(value, int):
-            self._wide[node] = not fits_int32(Interval(value, value))
             if 2**31 <= value < 2**32:
                 return Text(f"tl.full([], {value}, tl.int64)")  # Triton would make the literal a uint32
         elif math.isnan(value):
@@ -153,7 +140,7 @@ class TritonExpr:
         if node.op is Op.TO_FLOAT:
             return _cast(first, "float32")
         if node.op is Op.TO_INT:
-            inside = self._intervals[node.args[0]]
+            inside = self._arithmetic.intervals[node.args[0]]
             if fits_int32(inside) and not inside.may_nan:
                 return _cast(first, "int32")
             return call("truncate", first)
@@ -172,22 +159,14 @@ class TritonExpr:
 
     def _division(self, node: Expr, args: Sequence[Text]) -> Text:
         """``//`` and ``%``, which truncate in Triton and round down in the language."""
-        x, y = map(self._bounds, node.args)
         is_quotient = node.op is Op.FLOORDIV
-        if x.lo >= 0 and y.lo > 0:
+        if self._arithmetic.divides_plainly(node):
             return infix(args[0], "//" if is_quotient else "%", args[1], PRODUCT)
         return call("floor_divide" if is_quotient else "floor_modulo", *args)
 
     def _operands(self, node: Expr, args: Sequence[Text]) -> Sequence[Text]:
         """Operands in 64 bits where one is or the result may pass int32; no literal only with literals."""
-        integers = [a for a in node.args if a.type is Type.INT]
-        wide = any(self.is_wide(a) for a in integers)
-        if node.type is Type.INT:
-            interval = self._intervals[node]
-            wide = wide or not fits_int32(interval)
-            self._wide[node] = wide
-            if any(a in self._wrapping for a in integers) or not _fits_int64(interval):
-                self._wrapping.add(node)
+        wide = any(map(self.is_wide, (node, *node.args)))
         if all(a.op is Op.CONST for a in node.args):
             return [_tensor(a, text, wide) for a, text in zip(node.args, args, strict=True)]
         if not wide:
@@ -199,15 +178,10 @@ class TritonExpr:
             for arg, text in zip(node.args, args, strict=True)
         ]
 
-    def _bounds(self, node: Expr) -> Interval:
-        """What surely holds of an INT's value, as the kernel computes it: 64 bits wrap around."""
-        return ANY_INT if node in self._wrapping else self._intervals[node]
-
     # -- inputs ----------------------------------------------------------------------------------------------
 
     def _load(self, node: Expr, args: Sequence[Text]) -> Text:
         item = self._inputs[str(node.value)]
-        self._wide[node] = item.dtype == "int64"
         loaded = call("tl.load", self._place(node, args, self._names.own(item.name)))
         return _cast(loaded, "float32") if item.dtype in ("float16", "bfloat16") else loaded
 
@@ -250,7 +224,7 @@ class TritonExpr:
         for axis, (index, dim) in enumerate(zip(node.args, item.dims, strict=True)):
             if not _is_first(index, dim) and not _is_sought(node, axis):
                 strides.append(f"{name}_stride_{axis}")
-                if isinstance(dim, str) and not self._ends_inside(index, dim):
+                if isinstance(dim, str) and not self._arithmetic.ends_inside(index, dim):
                     sizes.append(self._size(dim))
         return [f"{name}_ptr", *strides, *sizes]
 
@@ -258,24 +232,15 @@ class TritonExpr:
         """An index in 64 bits, kept inside its dimension; no clamp where it provably is."""
         if index.op is Op.CONST and isinstance(index.value, int) and isinstance(dim, int):
             return Text(f"tl.full([], {min(index.value, dim - 1)}, tl.int64)")
-        if not self._ends_inside(index, dim):
+        if not self._arithmetic.ends_inside(index, dim):
             last = str(dim - 1) if isinstance(dim, int) else f"{self._size(dim)} - 1"
             text = call("tl.minimum", text, Text(last))
-        if self._bounds(index).lo < 0:
+        if not self._arithmetic.starts_inside(index):
             text = call("tl.maximum", text, Text("0"))
         return text if self.is_wide(index) else _cast(text, "int64")
 
-    def _ends_inside(self, index: Expr, dim: int | str) -> bool:
-        if isinstance(dim, int):
-            return self._bounds(index).hi <= dim - 1
-        return index.op is Op.WORD and _INSIDE.get(str(index.value)) == dim
-
     def _size(self, dim: str) -> str:
         return dim if dim in SIZES else self._names.own(dim)
-
-
-def _fits_int64(interval: Interval) -> bool:
-    return interval.lo >= -(2**63) and interval.hi < 2**63
 
 
 def _tensor(constant: Expr, text: Text, wide: bool) -> Text:
