@@ -155,7 +155,7 @@ def clip(end, length):
 
 @triton.jit
 def whole_tiles(full_lo, full_hi, lo, hi, BLOCK: tl.constexpr):
-    """Where the tiles begin and end that [full_lo, full_hi) and [lo, hi) both hold whole; lo twice if none."""
+    """Where the tiles begin and end that lie in [full_lo, full_hi) and in [lo, hi); lo twice if none do."""
     full_lo = tl.maximum(tl.cdiv(full_lo, BLOCK) * BLOCK, lo)
     full_hi = tl.minimum(full_hi, hi) // BLOCK * BLOCK
     some = full_lo < full_hi
@@ -329,7 +329,8 @@ def forward_kernel(
     )
 
     acc, row_max, row_sum, rescale, weights, last = state
-    if (inner[0] < inner[1]) | (edges[0] < edges[1]):  # the product with V that is still owed
+    # The product with V that is still owed, if there was any key.
+    if (inner[0] < inner[1]) | (edges[0] < edges[1]):
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
@@ -975,7 +976,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_b154d57a2424_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_88bb75a86391_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

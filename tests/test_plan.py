@@ -24,13 +24,13 @@ def plan(*lines: str) -> Plan:
         ("causal", (True, False), (True, True)),
         ("sliding_window(9)", (True, True), (True, True)),
         ("q % 3 == k % 3", (False, False), (False, False)),
+        ("causal and (dist < 20 or k < 4)", (True, True), (True, True)),
     ],
 )
 def test_an_interior_needs_no_mask(mask: str, keys: tuple[bool, bool], queries: tuple[bool, bool]) -> None:
     found = plan(f"mask = {mask}")
-    (key_loop,), (query_loop,) = found.key_loops, found.query_loops
-    assert (key_loop.has_interior, key_loop.has_left_edge) == keys
-    assert (query_loop.has_interior, query_loop.has_left_edge) == queries
+    assert (found.key_loops.has_interior, found.key_loops.has_gaps) == keys
+    assert (found.query_loops.has_interior, found.query_loops.has_gaps) == queries
 
 
 @pytest.mark.parametrize(
