@@ -63,7 +63,7 @@ class _Operators:
             named = [x for x, grad in zip(tensors[3:], grads, strict=True) if grad]
             room = (*room, *self._module.empty_learned(*named, *learned))
         wanted = [needs_q, needs_kv, needs_kv, *(grad and learned[0] for grad in grads)]
-        # torch runs an operator's kernel beneath autograd, where nothing is recorded; a new thread is not there.
+        # torch runs an operator's kernel beneath autograd: nothing is recorded. A new thread is not there.
         with ThreadPoolExecutor(1) as thread:
             found = thread.submit(call.gradients, tensors, wanted, d_out, d_lse).result()
         results = [x for x, has_room in zip(found, [True, True, True, *grads], strict=True) if has_room]
