@@ -58,8 +58,12 @@ class Call:
         """``(out, lse)``; no gradient is recorded."""
         with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
             wide = [_widened(t) for t in (k, v, *inputs)]
-            parts = [block(rows) for _, rows, block in self._blocks(q, wide)]
-        return torch.cat([p.out.to(q.dtype) for p in parts], 2), torch.cat([p.lse for p in parts], 2)
+            outs, log_sums = [], []  # of each block only these: its scores would add up to all of them
+            for _, rows, block in self._blocks(q, wide):
+                result = block(rows)
+                outs.append(result.out.to(q.dtype))
+                log_sums.append(result.lse)
+        return torch.cat(outs, 2), torch.cat(log_sums, 2)
 
     def gradients(
         self, tensors: Sequence[Tensor], wanted: Sequence[bool], d_out: Tensor, d_lse: Tensor | None
