@@ -46,6 +46,8 @@ SPECS: dict[str, tuple[str, ...]] = {
     "bias": ("input bias: float16[batch, 1, q_len, k_len]", "score = score + bias[b, 0, q, k]"),
 }
 LEARNED = ("table", "gate", "sinks")
+# Two kinds in every run, the others among the slow tests.
+KINDS = [k if k in ("learned", "dropout") else pytest.param(k, marks=pytest.mark.slow) for k in SPECS]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +89,7 @@ def cotangent(x: Tensor, seed: int = 3) -> Tensor:
 # ---- Derivatives ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("result", ["out", "lse"])
 def test_a_second_backward_raises_and_says_what_can_be_differentiated_twice(kind: str, result: str) -> None:
     given = tensors(kind)
@@ -103,7 +105,7 @@ def test_the_reference_can_be_differentiated_twice() -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_where_no_gradient_is_recorded_the_result_is_the_same_to_the_bit(kind: str, mode: Any) -> None:
     given = tensors(kind)
     want = spec(kind)(**given, **seeded(kind), return_lse=True)
@@ -130,7 +132,7 @@ def run_with(kind: str, wanted: Sequence[str], lse: bool = False) -> dict[str, T
     return dict(zip(wanted, grads, strict=True))
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_any_subset_of_the_gradients_is_the_same_to_the_bit(kind: str) -> None:
     names = [n for n, x in tensors(kind).items() if x.requires_grad]
     full = run_with(kind, names, lse=True)
@@ -171,7 +173,7 @@ def test_kernels_whose_result_nobody_asked_for_are_not_launched(
             assert set(launched) == expected[name], name
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_log_sum_exp_alone_has_its_gradients_and_v_gets_exactly_none(kind: str) -> None:
     given = tensors(kind)
     _, lse = spec(kind)(**given, **seeded(kind), return_lse=True)
@@ -186,7 +188,7 @@ def test_the_log_sum_exp_alone_has_its_gradients_and_v_gets_exactly_none(kind: s
     assert torch.equal(grads[names.index("v")], torch.zeros_like(given["v"]))
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_log_sum_exp_that_nobody_uses_changes_no_bit(kind: str) -> None:
     given = tensors(kind)
     names = [x for x in given.values() if x.requires_grad]
@@ -281,6 +283,7 @@ def accepted(name: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_no_name_of_an_input_or_a_param_clashes_with_the_operators() -> None:
     names = [n for n in NAMES if accepted(n)]
     assert {"dout", "d_out", "out", "lse", "self", "ctx", "nan", "Tensor"} <= set(names)
@@ -339,7 +342,7 @@ def test_spawned_workers_give_the_same_bits_forward_and_backward() -> None:
 # ---- Autocast ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given_dtype", [torch.float32, torch.float16])
 def test_autocast_computes_in_its_dtype_and_gradients_keep_their_tensors(
     kind: str, given_dtype: torch.dtype
@@ -400,7 +403,7 @@ def test_a_backward_inside_autocast_gives_the_same_bits() -> None:
 # ---- torch.compile, operators, checkpoints ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["plain", "learned", "dropout", "param"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_torch_compile_makes_one_graph_of_five_lengths(kind: str) -> None:
     graphs = []
 
@@ -428,6 +431,7 @@ def test_torch_compile_makes_one_graph_of_five_lengths(kind: str) -> None:
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learned", "dropout"])
 def test_torch_compile_traces_the_backward_too_once_for_five_lengths(kind: str) -> None:
     from torch._dynamo.utils import counters
@@ -485,7 +489,7 @@ def operator_arguments(kind: str, bshd: bool) -> tuple[Any, ...]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bshd", [False, True])
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_opcheck_finds_no_fault_with_the_forward(kind: str, bshd: bool) -> None:
     arguments = operator_arguments(kind, bshd)
     learned = [arguments[3 + n] for n, i in enumerate(spec(kind).ir.inputs) if i.grad]
@@ -496,7 +500,7 @@ def test_opcheck_finds_no_fault_with_the_forward(kind: str, bshd: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bshd", [False, True])
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_opcheck_finds_no_fault_with_the_backward(kind: str, bshd: bool) -> None:
     arguments = operator_arguments(kind, bshd)
     module: Any = spec(kind).module
@@ -539,7 +543,7 @@ def test_v_may_be_wider_or_narrower_than_q(kind: str, head_dim: int, v_dim: int)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="about the kernels")
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_grid_has_one_axis_so_that_batch_times_heads_may_pass_65535(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,11 +588,11 @@ def laid_out(x: Tensor, kind: str) -> Tensor:
     return x
 
 
-KINDS = ["transposed", "columns", "backwards", "offset", "sliced"]
+LAYOUTS = ["transposed", "columns", "backwards", "offset", "sliced"]
 
 
-@pytest.mark.parametrize("kind", ["plain", "learned"])
-@given(st.lists(st.sampled_from(["contiguous", *KINDS]), min_size=4, max_size=4))
+@pytest.mark.parametrize("kind", KINDS)
+@given(st.lists(st.sampled_from(["contiguous", *LAYOUTS]), min_size=4, max_size=4))
 @settings(max_examples=2)
 def test_where_tensors_lie_changes_no_bit(kind: str, places: list[str]) -> None:
     given_ = tensors(kind)
@@ -694,7 +698,7 @@ def test_inputs_whose_offsets_pass_two_to_the_31_elements_are_addressed(axis: in
 def test_all_this_holds_without_the_interpreter() -> None:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not opcheck", __file__],
         env={**os.environ, "TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
         capture_output=True,
         text=True,
