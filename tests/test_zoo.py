@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import attngen
-from attngen.commands.check import check
 from attngen.commands.mask import sample
 from attngen.ir.build import build
 from attngen.ir.printer import print_ir
+from attngen.pipeline import check_spec
 from attngen.source import Source
 from attngen.spec_file import find_spec, zoo_names
 from attngen.syntax.parse import parse
@@ -71,7 +71,7 @@ LEARNED = {
 
 @pytest.mark.parametrize("name", ZOO)
 def test_what_the_paper_learns_has_a_gradient(name: str) -> None:
-    assert [i.name for i in check(find_spec(name))[0].inputs if i.grad] == LEARNED.get(name, [])
+    assert [i.name for i in check_spec(find_spec(name)).ir.inputs if i.grad] == LEARNED.get(name, [])
 
 
 # A prefix shows future keys on purpose, and is told so.
@@ -80,14 +80,14 @@ WARNED = {"prefix_lm": ["future-keys"]}
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_spec_is_named_as_its_file_and_warns_of_nothing_but_what_it_means(name: str) -> None:
-    ir, warnings = check(find_spec(name))
-    assert ir.name == name
-    assert [w.rpartition("[")[2].rstrip("]") for w in warnings] == WARNED.get(name, [])
+    front = check_spec(find_spec(name))
+    assert front.ir.name == name
+    assert [found.code for found in front.lints] == WARNED.get(name, [])
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_spec_says_what_it_is_in_one_line_and_names_its_paper(name: str) -> None:
-    doc = check(find_spec(name))[0].doc
+    doc = check_spec(find_spec(name)).ir.doc
     first, _, rest = doc.strip().partition("\n")
     assert first.endswith((".", ")", "place"))
     assert re.search(r"arXiv:\d{4}\.\d{4,5}", rest), "no arXiv id"
