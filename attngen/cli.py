@@ -253,7 +253,9 @@ def bench(
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SHAPE", help="d128, d64, d256, or sizes as B2,H16,S8192,D128. May be repeated."
+            "--shape",
+            metavar="SHAPE",
+            help="d128, d64, d256, or sizes as B2,H16,S8192,D128. May be repeated.",
         ),
     ] = None,
     lengths: Annotated[
