@@ -51,6 +51,14 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class BenchDtype(StrEnum):
+    """What is timed."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+
+
 def main() -> None:
     """The console script."""
     try:
@@ -69,6 +77,11 @@ def _numbers(text: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise typer.BadParameter(f"{text!r} is not a list of positive numbers, as 64,128")
     return numbers
+
+
+def _names(text: str | None) -> list[str]:
+    """``"flex,cudnn"`` as ``["flex", "cudnn"]``; nothing as an empty list."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -228,6 +241,67 @@ def test(
         head_dims=_numbers(head_dim) if head_dim else None,
         seed=seed,
         overrides=settings(set_ or ()),
+    )
+
+
+@app.command()
+def bench(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE...]", help="Specs. Without any: the rows of docs/performance.md."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape",
+            metavar="SHAPE",
+            help="d128, d64, d256, or sizes as B2,H16,S8192,D128. May be repeated.",
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Each shape at these lengths, its number of tokens kept."),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Rows of docs/performance.md, with commas between.")
+    ] = None,
+    peers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="attngen, triton, flex, cudnn, fa2, standard.")
+    ] = None,
+    dtype: Annotated[BenchDtype, typer.Option(help="Of q, k and v.")] = BenchDtype.BFLOAT16,
+    device: Annotated[Device, typer.Option(help="cpu is a dry run.")] = Device.CUDA,
+    set_: Set = None,
+    check: Annotated[bool, typer.Option(help="Hold every result against the others'.")] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that compile beforehand.")] = 0,
+    budget: Annotated[
+        float, typer.Option(metavar="MS", min=0.0, help="How long each peer's pass is timed.")
+    ] = 150.0,
+    host: Annotated[
+        bool, typer.Option("--host", help="Also the host's time a call, and first calls.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="For bench.md, bench.json, bench.png.")
+    ] = None,
+) -> None:
+    """Time a spec beside FlexAttention, SDPA and standard attention, each checked against the others."""
+    from attngen.commands.bench import Wanted, run_bench
+
+    run_bench(
+        Wanted(
+            files=files or (),
+            rows=_names(rows),
+            shapes=shape or ["d128"],
+            lengths=_numbers(lengths) if lengths else (),
+            peers=_names(peers),
+            dtype=dtype.value,
+            device=device.value,
+            overrides=settings(set_ or ()),
+            check=check,
+            workers=workers,
+            budget_ms=budget,
+            host=host,
+            out=out,
+        )
     )
 
 

@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 from triton.runtime.jit import JITFunction
 
+from attngen.bench import from_ir
 from attngen.bench.compiles import compiled
 from attngen.bench.formulas import FORMULAS
 from attngen.bench.inputs import other_params, plausible_inputs, plausible_params
 from attngen.bench.measure import RowResult, against_reference, measure, run, short
 from attngen.bench.peers import PEERS, Attention, Case, Peer, make_case, variant_of
-from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores
+from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores, parse_shape
+from attngen.bench.suite import row_of
 from attngen.bench.table import checks_table, columns, peers_table, reasons
 from attngen.bench.timing import Call, Race, race
 from attngen.spec_file import find_spec, zoo_names
@@ -44,7 +46,7 @@ def kept_by_hand(row: str, n: int, inputs: dict[str, torch.Tensor]) -> list[int]
     window = 1024 * 1025 // 2 + (n - 1024) * 1024
     prefix = min(1024, n // 2)
     one = {
-        "full": n * n,
+        **dict.fromkeys(("full", "table", "table_frozen", "bias", "bias_frozen"), n * n),
         "window": window,
         "gemma2": window,
         "streaming": window + 1 + 2 + 3 + 4 * (n - 1027),  # the first keys that have left the window
@@ -148,6 +150,76 @@ def test_the_first_heads_are_judged_by_the_reference_of_a_slice(name: str) -> No
     assert max(against_reference(exact, case).values()) < 1e-4
     wrong = {**exact, "dk": exact["dk"] * 1.1}
     assert against_reference(wrong, case)["dk"] > 0.09
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, formula in FORMULAS.items() if formula.score or formula.mask]
+)
+def test_what_is_made_of_a_spec_is_what_was_written_by_hand(name: str) -> None:
+    case = make_case(ROWS[name], Shape("small", 2, 4, 1100, 16), torch.float32, CPU)
+    by_hand = FORMULAS[name]
+    made = from_ir.formula(variant_of(case.row).ir, case.row.params, case.sizes)
+    assert made.mask_reads_batch == by_hand.mask_reads_batch
+    words = [
+        torch.arange(n).view([-1 if i == axis else 1 for i in range(4)])
+        for axis, n in enumerate((2, 4, 1100, 1100))
+    ]
+    words[2] = words[2][:, :, ::37]
+    if by_hand.mask or made.mask:
+        want, got = (f.mask(case.inputs)(*words) for f in (by_hand, made) if f.mask)
+        assert torch.equal(want.expand_as(got), got) or torch.equal(want, got.expand_as(want))
+    if by_hand.score:
+        assert made.score is not None
+        given = torch.randn(2, 4, words[2].numel(), 1100)
+        want, got = (f.score(case.inputs)(given, *words) for f in (by_hand, made) if f.score)
+        kept = made.mask(case.inputs)(*words) if made.mask else torch.ones((), dtype=torch.bool)
+        torch.testing.assert_close(want.where(kept, 0.0), got.where(kept, 0.0))
+
+
+SHARED = sorted(set(zoo_names()) - {"swin_window_bias", "graphormer_spatial"})
+
+
+@pytest.mark.parametrize("name", SHARED[::3])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_standard_attention_of_any_spec_is_its_reference(name: str) -> None:
+    row = row_of(name, {})
+    reason = PEERS["standard"].refuses(row)
+    if reason or row.dropout:
+        assert reason == "no sink" or row.dropout or reason == "one scale for all heads"
+        return
+    case = make_case(row, Shape("small", 2, 4, 70, 16, 2), torch.float32, CPU)
+    want, got = (run(prepare(case), case) for prepare in (reference_call, PEERS["standard"].prepare))
+    assert set(want) == set(got) >= {"out", "dq", "dk", "dv"}
+    for tensor in want:
+        torch.testing.assert_close(got[tensor], want[tensor], atol=1e-4, rtol=1e-3)
+
+
+def test_a_learned_input_has_its_gradient_checked_unless_frozen() -> None:
+    shape = Shape("small", 2, 4, 40, 16)
+    learned, frozen = (make_case(ROWS[name], shape, torch.float32, CPU) for name in ("table", "table_frozen"))
+    exact = run(reference_call(learned), learned)
+    assert set(exact) == {"out", "dq", "dk", "dv", "dtable"}
+    assert set(run(reference_call(frozen), frozen)) == {"out", "dq", "dk", "dv"}
+    assert set(against_reference(exact, learned)) == set(exact)
+
+
+# ---- Shapes ------------------------------------------------------------------------------------------------
+
+
+def test_a_shape_is_a_name_or_sizes() -> None:
+    assert parse_shape("d64") is SHAPES["d64"]
+    shape = parse_shape("B2,h16, S8192,D128,G4")
+    assert (shape.q, shape.k) == ((2, 16, 8192, 128), (2, 4, 8192, 128))
+    longer = parse_shape("d128").with_length(512)
+    assert (longer.batch, longer.length, longer.tokens) == (32, 512, 16384)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "d12", "B2,H16,S8192", "B2,H16,S8192,D128,G3", "B2,B2,H1,S1,D16", "Bx,H1,S1,D16"]
+)
+def test_a_wrong_shape_is_told_what_was_expected(text: str) -> None:
+    with pytest.raises(ValueError, match="expected d128, d64, d256, or sizes as B2,H16"):
+        parse_shape(text)
 
 
 # ---- Measuring ---------------------------------------------------------------------------------------------
@@ -319,7 +391,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["peers", "memory", "compiles", "property_run"])
+@pytest.mark.parametrize("name", ["compiles", "property_run"])
 def test_a_script_says_how_it_is_used(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

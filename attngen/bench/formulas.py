@@ -23,6 +23,7 @@ class Formula:
     score: Callable[[Mapping[str, Tensor]], Score] | None = None
     mask: Callable[[Mapping[str, Tensor]], Mask] | None = None
     mask_reads_batch: bool = False
+    mask_reads_heads: bool = False
 
 
 def _causal(inputs: Mapping[str, Tensor]) -> Mask:
@@ -94,6 +95,24 @@ def _softcap_50(inputs: Mapping[str, Tensor]) -> Score:
     return softcap
 
 
+def _distance_table(inputs: Mapping[str, Tensor]) -> Score:
+    table = inputs["table"]
+
+    def biased(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score + table[h, torch.clamp(q - k, -128, 128) + 128]
+
+    return biased
+
+
+def _dense_bias(inputs: Mapping[str, Tensor]) -> Score:
+    bias = inputs["bias"]
+
+    def biased(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score + bias[0, h, q, k]
+
+    return biased
+
+
 FORMULAS: dict[str, Formula] = {
     "full": Formula(),
     "causal": Formula(mask=_causal),
@@ -107,4 +126,8 @@ FORMULAS: dict[str, Formula] = {
     "chunked": Formula(mask=_chunks_of_2048),
     "neighbours": Formula(mask=_neighbours),
     "dropout": Formula(mask=_causal),
+    "table": Formula(score=_distance_table),
+    "table_frozen": Formula(score=_distance_table),
+    "bias": Formula(score=_dense_bias),
+    "bias_frozen": Formula(score=_dense_bias),
 }

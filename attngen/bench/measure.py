@@ -6,15 +6,17 @@ A peer that fails is noted with a short reason and the rest goes on.
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attngen.bench.peers import Attention, Case, Peer, head_slice, make_case, variant_of
+from attngen.bench.peers import PEERS, Attention, Case, Peer, head_slice, make_case, variant_of
 from attngen.bench.rows import BACKWARD_WORK, Row, Shape, forward_work, kept_scores
 from attngen.bench.timing import Call, Race
 
@@ -22,16 +24,27 @@ Racing = Callable[[Mapping[str, Call]], Race]
 Results = dict[str, Tensor]
 
 LIMIT = 1e-2  # relative error in the norm; rounding to bfloat16 alone gives about 2e-3
+LONGEST_REFERENCE = 16384  # the dense reference of one head holds several float32 squares of this side
+
+_MIB = 2**20
 
 
 @dataclass
 class Outcome:
-    """What one peer did: milliseconds forward and backward, or why not; and what it took to get ready."""
+    """What one peer did: milliseconds forward and backward, or why not; and what it took to get ready.
+
+    ``prepare_s`` is seconds to the first result, compiling included; ``build_ms`` what it makes anew for each
+    mask and length, and ``build_mib`` the most memory that this held; ``peak_mib`` is the most that a forward
+    and a backward held above the inputs and what was built, gradients and output included.
+    """
 
     forward_ms: float | None = None
     backward_ms: float | None = None
     reason: str = ""
     prepare_s: float = 0.0
+    build_ms: float | None = None
+    build_mib: float | None = None
+    peak_mib: float | None = None
 
 
 @dataclass
@@ -42,11 +55,20 @@ class RowResult:
     title: str
     shape: str
     sizes: str
+    batch: int
+    heads: int
+    length: int
+    head_dim: int
     scores: int
     kept: float  # the part of all scores that the mask keeps
     forward_flops: float
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """The shape, whatever key heads the row has."""
+        return f"B{self.batch} H{self.heads} S{self.length} D{self.head_dim}"
 
     @property
     def backward_flops(self) -> float:
@@ -82,7 +104,19 @@ def measure(
     work = float(forward_work(scores, shape.head_dim))
     sizes = f"{case.shape}" + (f" Hkv{case.shape.k[1]}" if case.shape.group > 1 else "")
     area = shape.batch * shape.heads * shape.length**2
-    result = RowResult(row.name, row.title, shape.name, sizes, scores, scores / area, work)
+    result = RowResult(
+        row.name,
+        row.title,
+        shape.name,
+        sizes,
+        shape.batch,
+        shape.heads,
+        shape.length,
+        shape.head_dim,
+        scores,
+        scores / area,
+        work,
+    )
 
     ready: dict[str, Attention] = {}
     found: dict[str, Results] = {}
@@ -95,23 +129,28 @@ def measure(
             call = peer.prepare(case)
             results = run(call, case)
             ready[peer.name] = call
+            outcome.prepare_s = time.perf_counter() - started
+            del results
+            outcome.peak_mib, results = _peak(partial(run, call, case), device)
+            if peer.build is not None:
+                outcome.build_ms, outcome.build_mib = _building(partial(peer.build, case), device)
             if check and not (row.dropout and peer.name != "attngen"):
                 found[peer.name] = results  # with dropout, each peer draws a mask of its own
             del results
         except Exception as error:
             outcome.reason = short(error)
-        outcome.prepare_s = time.perf_counter() - started
         _release(device)
 
     if check and "attngen" in found:
         mine = found.pop("attngen")
         for name, theirs in found.items():
             result.errors[name] = relative_errors(mine, theirs)
-        try:
-            result.errors["reference"] = against_reference(mine, case)
-        except Exception as error:
-            result.outcomes["attngen"].reason = f"reference: {short(error)}"
-            result.errors["reference"] = {"out": float("nan")}
+        if shape.length <= LONGEST_REFERENCE:
+            try:
+                result.errors["reference"] = against_reference(mine, case)
+            except Exception as error:
+                result.outcomes["attngen"].reason = f"reference: {short(error)}"
+                result.errors["reference"] = {"out": float("nan")}
         del mine
     found.clear()
     _release(device)
@@ -134,10 +173,10 @@ def measure(
 
 
 def run(call: Attention, case: Case) -> Results:
-    """The result of one forward and backward: out, dq, dk, dv."""
+    """The result of one forward and backward: out, dq, dk, dv, and the gradient of each learned input."""
     out = call(case.q, case.k, case.v)
-    grads = torch.autograd.grad(out, (case.q, case.k, case.v), case.d_out)
-    return dict(zip(("out", "dq", "dk", "dv"), (out.detach(), *grads), strict=True))
+    grads = torch.autograd.grad(out, list(case.leaves.values()), case.d_out)
+    return {"out": out.detach(), **{f"d{name}": grad for name, grad in zip(case.leaves, grads, strict=True)}}
 
 
 def relative_errors(mine: Results, theirs: Results) -> dict[str, float]:
@@ -151,7 +190,10 @@ def _relative(x: Tensor, y: Tensor) -> float:
 
 
 def against_reference(mine: Results, case: Case) -> dict[str, float]:
-    """The relative errors of the first heads' results against the dense float32 reference."""
+    """The relative errors of the first heads' results against the dense float32 reference.
+
+    A learned input's gradient sums over all heads and sequences: that of the first heads is computed anew.
+    """
     part = head_slice(case)
     variant = variant_of(part.row)
 
@@ -161,8 +203,13 @@ def against_reference(mine: Results, case: Case) -> dict[str, float]:
         return out.to(part.d_out.dtype)
 
     theirs = run(dense, part)
-    heads = {name: part.shape.heads if name in ("out", "dq") else 1 for name in mine}
-    return relative_errors({name: x[:1, : heads[name]] for name, x in mine.items()}, theirs)
+    group = part.shape.heads
+    heads = {"out": group, "dq": group, "dk": 1, "dv": 1}
+    first = {name: mine[name][:1, :count] for name, count in heads.items()}
+    if len(mine) > len(first):
+        again = run(PEERS["attngen"].prepare(part), part)
+        first |= {name: x for name, x in again.items() if name not in first}
+    return relative_errors(first, theirs)
 
 
 def _forward(call: Attention, case: Case) -> Call:
@@ -172,7 +219,7 @@ def _forward(call: Attention, case: Case) -> Call:
 def _backward(call: Attention, case: Case) -> Call:
     """The backward alone: the graph is made once and kept."""
     out = call(case.q, case.k, case.v)
-    leaves = (case.q, case.k, case.v)
+    leaves = list(case.leaves.values())
     return lambda: torch.autograd.grad(out, leaves, case.d_out, retain_graph=True)
 
 
@@ -190,6 +237,41 @@ def short(error: BaseException, width: int = 160) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0] if lines else ''}"
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _peak(work: Callable[[], Results], device: torch.device) -> tuple[float | None, Results]:
+    """The most memory, in MiB above what was held before, that ``work`` needs on a GPU; and what it gives."""
+    if device.type != "cuda":
+        return None, work()
+    _release(device)
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    results = work()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / _MIB, results
+
+
+def _building(
+    build: Callable[[], object], device: torch.device, times: int = 3
+) -> tuple[float, float | None]:
+    """The median milliseconds that ``build`` takes, and the most memory, in MiB, that it holds."""
+    taken = []
+    held: float | None = None
+    for _ in range(times):
+        _release(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+        started = time.perf_counter()
+        built = build()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            held = (torch.cuda.max_memory_allocated(device) - before) / _MIB
+        taken.append((time.perf_counter() - started) * 1e3)
+        del built
+    return statistics.median(taken), held
 
 
 def _release(device: torch.device) -> None:

@@ -1,7 +1,8 @@
 """The implementations that a row is run with: attngen's kernel and those it is measured against.
 
 A peer says why it cannot run a row, or prepares a call of (q, k, v). All prepare for training: the call keeps
-what its backward needs.
+what its backward needs. What a peer must make anew for each mask and length before it can be called
+(FlexAttention's block mask) is a part of its own, so that it can be timed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attngen.bench.formulas import FORMULAS
+from attngen import reference
+from attngen.bench import from_ir
+from attngen.bench.formulas import FORMULAS, Formula
 from attngen.bench.rows import Row, Shape
+from attngen.eager import evaluate
+from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr, Op, leaves
 from attngen.ir.types import Scalar
+from attngen.pipeline import check_spec
 from attngen.spec_file import find_spec
 from attngen.variant import Variant, build_variant
 
@@ -40,6 +46,23 @@ class Case:
     inputs: dict[str, Tensor]
 
     @property
+    def leaves(self) -> dict[str, Tensor]:
+        """What gradients are asked of: q, k, v and the learned inputs."""
+        learned = {name: x for name, x in self.inputs.items() if x.requires_grad}
+        return {"q": self.q, "k": self.k, "v": self.v, **learned}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Every size that a spec can name."""
+        batch, heads, q_len, head_dim = self.q.shape
+        own = reference.bind(
+            variant_of(self.row).ir, self.q, self.k, self.v, self.inputs, self.row.params
+        ).sizes
+        words = {"batch": batch, "heads": heads, "q_len": q_len, "head_dim": head_dim}
+        words |= {"kv_heads": self.k.shape[1], "k_len": self.k.shape[2], "v_dim": self.v.shape[3]}
+        return {**own, **words}
+
+    @property
     def keywords(self) -> dict[str, Any]:
         """What the variant's call takes beside q, k and v."""
         seed = {"seed": SEED} if self.row.dropout else {}
@@ -55,48 +78,82 @@ def make_case(row: Row, shape: Shape, dtype: torch.dtype, device: torch.device) 
         return torch.randn(sizes, generator=generator, device=device, dtype=torch.float32).to(dtype)
 
     q, k, v = (drawn(sizes).requires_grad_() for sizes in (shape.q, shape.k, shape.k))
-    return Case(row, shape, q, k, v, drawn(shape.q), row.inputs(shape, device))
+    inputs = row.inputs(shape, device)
+    for declared in variant_of(row).ir.inputs:
+        if declared.grad and not row.frozen:
+            inputs[declared.name].requires_grad_()
+    return Case(row, shape, q, k, v, drawn(shape.q), inputs)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``refuses`` says why this peer cannot run a row, or nothing; ``prepare`` makes its call."""
+    """``refuses`` says why this peer cannot run a row, or nothing; ``prepare`` makes its call.
+
+    ``build`` does again, alone, what ``prepare`` does for each mask and length; None where that is nothing.
+    """
 
     name: str
     title: str
     refuses: Callable[[Row], str]
     prepare: Callable[[Case], Attention]
+    build: Callable[[Case], object] | None = None
 
 
-def variant_of(row: Row) -> Variant:
-    return _built(row.spec, tuple(row.consts.items()))
+def variant_of(row: Row, backend: str = "auto") -> Variant:
+    return _built(row.spec, tuple(row.consts.items()), backend)
 
 
 @cache
-def _built(spec: str, consts: tuple[tuple[str, Scalar], ...]) -> Variant:
-    return build_variant(find_spec(spec), overrides=dict(consts))
+def _built(spec: str, consts: tuple[tuple[str, Scalar], ...], backend: str) -> Variant:
+    return build_variant(find_spec(spec), overrides=dict(consts), backend=backend)
 
 
-def _attngen(case: Case) -> Attention:
-    return cast(Attention, partial(variant_of(case.row), **case.keywords))  # no lse is asked for
+def formula_of(case: Case) -> Formula:
+    """A row's functions by hand, or a spec's by machine."""
+    if case.row.name in FORMULAS:
+        return FORMULAS[case.row.name]
+    ir = variant_of(case.row).ir
+    params = {**{p.name: p.default for p in ir.params if p.default is not None}, **case.row.params}
+    return from_ir.formula(ir, params, case.sizes)
+
+
+def _scale(case: Case) -> float:
+    ir = variant_of(case.row).ir
+    env = reference.bind(ir, case.q, case.k, case.v, case.inputs, case.row.params)
+    return float(evaluate(ir.scale, env, torch.float32))
+
+
+def _attngen(case: Case, backend: str = "auto") -> Attention:
+    return cast(Attention, partial(variant_of(case.row, backend), **case.keywords))  # no lse is asked for
+
+
+def _block_mask(case: Case) -> Any:
+    """FlexAttention's table of blocks, as its documentation makes it; None where nothing is masked."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    formula = formula_of(case)
+    if formula.mask is None:
+        return None
+    batch = case.shape.batch if formula.mask_reads_batch else None
+    heads = case.shape.heads if formula.mask_reads_heads else None
+    length, device = case.shape.length, case.q.device
+    return create_block_mask(formula.mask(case.inputs), batch, heads, length, length, device=device)
 
 
 def _flex(case: Case) -> Attention:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.attention.flex_attention import flex_attention
 
-    formula = FORMULAS[case.row.name]
+    formula = formula_of(case)
     score = formula.score(case.inputs) if formula.score else None
-    block_mask = None
-    if formula.mask:
-        batch = case.shape.batch if formula.mask_reads_batch else None
-        length, device = case.shape.length, case.q.device
-        block_mask = create_block_mask(formula.mask(case.inputs), batch, None, length, length, device=device)
+    block_mask, scale = _block_mask(case), _scale(case)
     grouped = case.shape.group > 1
     if case.q.device.type != "cuda":  # eager, for dry runs
-        return partial(flex_attention, score_mod=score, block_mask=block_mask, enable_gqa=grouped)
+        return partial(
+            flex_attention, score_mod=score, block_mask=block_mask, scale=scale, enable_gqa=grouped
+        )
     _allow_many_compiles()
     compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
-    return partial(compiled, score_mod=score, block_mask=block_mask, enable_gqa=grouped)
+    return partial(compiled, score_mod=score, block_mask=block_mask, scale=scale, enable_gqa=grouped)
 
 
 def _allow_many_compiles() -> None:
@@ -112,19 +169,20 @@ def _allow_many_compiles() -> None:
 
 
 def _sdpa(backend: SDPBackend, case: Case) -> Attention:
-    causal, dropout, grouped = case.row.name != "full", case.row.dropout, case.shape.group > 1
+    causal, dropout, grouped = is_causal(variant_of(case.row).ir), case.row.dropout, case.shape.group > 1
+    scale = _scale(case)
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         with sdpa_kernel([backend]):
             return functional.scaled_dot_product_attention(
-                q, k, v, dropout_p=dropout, is_causal=causal, enable_gqa=grouped
+                q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
             )
 
     return call
 
 
 def _standard(case: Case) -> Attention:
-    formula, row, length, device = FORMULAS[case.row.name], case.row, case.shape.length, case.q.device
+    formula, row, length, device = formula_of(case), case.row, case.shape.length, case.q.device
     score = formula.score(case.inputs) if formula.score else None
     sizes = (case.shape.batch, case.shape.heads, length, length)
     b, h, i, j = (
@@ -132,7 +190,7 @@ def _standard(case: Case) -> Attention:
         for own, n in enumerate(sizes)
     )
     hidden = ~formula.mask(case.inputs)(b, h, i, j) if formula.mask else None
-    scale, group = case.shape.head_dim**-0.5, case.shape.group
+    scale, group = _scale(case), case.shape.group
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if group > 1:
@@ -148,28 +206,51 @@ def _standard(case: Case) -> Attention:
     return call
 
 
-def _all_but_dropout(row: Row) -> str:
-    return "no dropout" if row.dropout else ""
+def is_causal(ir: AttentionIR) -> bool:
+    """Whether a spec masks exactly the keys after the query's own."""
+    return ir.mask == _mask_of("causal")
 
 
-def _plain_rows(row: Row) -> str:
-    return "" if row.name in ("full", "causal", "dropout") else "takes no score or mask function"
+def _mask_of(name: str) -> Expr:
+    return check_spec(find_spec(name)).ir.mask
 
 
-def _any_row(row: Row) -> str:
+def _no_flex(row: Row) -> str:
+    return from_ir.refusal(variant_of(row).ir)
+
+
+def _no_sdpa(row: Row) -> str:
+    ir = variant_of(row).ir
+    if ir.sink is not None or ir.final_score is not SCORE or not (ir.mask is TRUE or is_causal(ir)):
+        return "takes no score or mask function"
+    return "one scale for all heads" if next(leaves(ir.scale, op=Op.LOAD), None) else ""
+
+
+def _no_standard(row: Row) -> str:
+    ir = variant_of(row).ir
+    if ir.sink is not None:
+        return "no sink"
+    return "one scale for all heads" if next(leaves(ir.scale, op=Op.LOAD), None) else ""
+
+
+def _anything(row: Row) -> str:
     return ""
 
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer("attngen", "attngen", _any_row, _attngen),
-        Peer("flex", "FlexAttention", _all_but_dropout, _flex),
-        Peer("cudnn", "SDPA cuDNN", _plain_rows, partial(_sdpa, SDPBackend.CUDNN_ATTENTION)),
-        Peer("fa2", "SDPA FA2", _plain_rows, partial(_sdpa, SDPBackend.FLASH_ATTENTION)),
-        Peer("standard", "standard", _any_row, _standard),
+        Peer("attngen", "attngen", _anything, _attngen),
+        Peer("triton", "attngen, Triton", _anything, partial(_attngen, backend="triton")),
+        Peer("flex", "FlexAttention", _no_flex, _flex, _block_mask),
+        Peer("cudnn", "SDPA cuDNN", _no_sdpa, partial(_sdpa, SDPBackend.CUDNN_ATTENTION)),
+        Peer("fa2", "SDPA FA2", _no_sdpa, partial(_sdpa, SDPBackend.FLASH_ATTENTION)),
+        Peer("standard", "standard", _no_standard, _standard),
     )
 }
+
+#: What is measured where nobody says otherwise.
+USUAL_PEERS = ("attngen", "flex", "cudnn", "fa2", "standard")
 
 
 def head_slice(case: Case) -> Case:
@@ -185,7 +266,8 @@ def head_slice(case: Case) -> Case:
         tensor = case.inputs[declared.name]
         for axis, dim in enumerate(declared.dims):
             tensor = tensor.narrow(axis, 0, min(first.get(str(dim), tensor.shape[axis]), tensor.shape[axis]))
-        inputs[declared.name] = tensor
+        learned = tensor.requires_grad
+        inputs[declared.name] = tensor.detach().clone().requires_grad_() if learned else tensor
 
     def leaf(x: Tensor, heads: int) -> Tensor:
         return x.detach()[:1, :heads].clone().requires_grad_()

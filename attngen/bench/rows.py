@@ -1,5 +1,7 @@
 """What is measured: a row is a variant with its consts and inputs, a shape the sizes that it runs at.
 
+``ROWS`` are the rows of docs/performance.md; ``row_of`` makes one of any spec, with plausible inputs.
+
 Work is counted over the scores that the mask keeps, and no others: 4·D floating-point operations a score in
 the forward (two products), 2.5 times that in the backward (five).
 """
@@ -40,8 +42,45 @@ class Shape:
     def k(self) -> tuple[int, int, int, int]:
         return (self.batch, self.heads // self.group, self.length, self.head_dim)
 
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.length
+
+    def with_length(self, length: int) -> Shape:
+        """As many tokens in sequences of another length, at least one of them."""
+        name = f"{self.name} at {length}"
+        return replace(self, name=name, batch=max(1, self.tokens // length), length=length)
+
     def __str__(self) -> str:
         return f"B{self.batch} H{self.heads} S{self.length} D{self.head_dim}"
+
+
+def parse_shape(text: str) -> Shape:
+    """A name of SHAPES, or sizes as ``B2,H16,S8192,D128`` (``G4``: four query heads a key head).
+
+    ValueError names what was expected.
+    """
+    if text in SHAPES:
+        return SHAPES[text]
+    found = {}
+    for part in text.replace(" ", "").split(","):
+        letter, number = part[:1].upper(), part[1:]
+        if (
+            letter not in "BHSDG"
+            or not letter
+            or not number.isdecimal()
+            or int(number) < 1
+            or letter in found
+        ):
+            break
+        found[letter] = int(number)
+    else:
+        if found.keys() >= set("BHSD"):
+            group = found.get("G", 1)
+            if found["H"] % group == 0:
+                return Shape(text, found["B"], found["H"], found["S"], found["D"], group)
+    known = ", ".join(SHAPES)
+    raise ValueError(f"{text!r} is no shape: expected {known}, or sizes as B2,H16,S8192,D128 (G4 divides H)")
 
 
 SHAPES: dict[str, Shape] = {
@@ -81,9 +120,25 @@ def eight_documents(shape: Shape, device: torch.device) -> dict[str, Tensor]:
     return {"doc": (place[None, :, None] >= starts[:, None, :]).sum(-1).to(device, torch.int32)}
 
 
+def distance_table(shape: Shape, device: torch.device) -> dict[str, Tensor]:
+    """A learned table of 257 relative positions a head."""
+    generator = torch.Generator().manual_seed(257)
+    return {"table": (0.1 * torch.randn(shape.heads, 257, generator=generator)).to(device)}
+
+
+def bias_of_all(shape: Shape, device: torch.device) -> dict[str, Tensor]:
+    """A bias for every query and key of each head, one for the whole batch."""
+    generator = torch.Generator(device).manual_seed(77)
+    sizes = (1, shape.heads, shape.length, shape.length)
+    return {"bias": 0.1 * torch.randn(sizes, generator=generator, device=device)}
+
+
 @dataclass(frozen=True)
 class Row:
-    """A variant of the zoo as it is measured. ``group`` query heads share a key head."""
+    """A variant as it is measured. ``spec`` is a zoo name or a path; ``group`` query heads share a key head.
+
+    ``frozen``: learned inputs are given, but nobody asks for their gradient.
+    """
 
     name: str
     title: str
@@ -93,10 +148,11 @@ class Row:
     inputs: Inputs = no_inputs
     group: int = 1
     dropout: float = 0.0
+    frozen: bool = False
 
     def at(self, shape: Shape) -> Shape:
-        """The shape with this row's key heads."""
-        return replace(shape, group=self.group)
+        """The shape with this row's key heads, or its own where the row leaves them open."""
+        return replace(shape, group=self.group) if self.group > 1 else shape
 
 
 ROWS: dict[str, Row] = {
@@ -114,6 +170,10 @@ ROWS: dict[str, Row] = {
         Row("chunked", "chunks of 2048", "chunked", consts={"chunk": 2048}),
         Row("neighbours", "13x13 of 64x128", "neighbourhood_2d", consts={"width": 128, "radius": 6}),
         Row("dropout", "dropout 0.1, causal", "dropped", params={"p": 0.1}, dropout=0.1),
+        Row("table", "learned table [H,257]", "relative_table", inputs=distance_table),
+        Row("table_frozen", "the table, not learned", "relative_table", inputs=distance_table, frozen=True),
+        Row("bias", "dense bias [1,H,S,S]", "dense_bias", inputs=bias_of_all),
+        Row("bias_frozen", "dense bias, no gradient", "dense_bias", inputs=bias_of_all, frozen=True),
     )
 }
 

@@ -43,6 +43,43 @@ def peers_table(results: Sequence[RowResult], peers: Sequence[tuple[str, str]]) 
     return columns(cells, left=2)
 
 
+def preparation_table(results: Sequence[RowResult], peers: Sequence[tuple[str, str]]) -> str:
+    """Memory of each peer (MiB above the inputs, forward and backward), and what some make beforehand.
+
+    "" where no peer makes anything and no memory was measured. What is made for each mask and length is
+    milliseconds and the most MiB held; a peer that makes nothing has no column for it.
+    """
+    builders = [
+        (name, title)
+        for name, title in peers
+        if any(r.outcomes[name].build_ms is not None for r in results if name in r.outcomes)
+    ]
+    measured = any(o.peak_mib is not None for r in results for o in r.outcomes.values())
+    if not builders and not measured:
+        return ""
+    cells = [
+        [
+            "variant",
+            *(f"{title} MiB" for _, title in peers if measured),
+            *(head for _, title in builders for head in (f"{title} block mask, ms", "and MiB")),
+        ]
+    ]
+    for result in results:
+        line = [result.title]
+        if measured:
+            line += [_number(result.outcomes.get(name), "peak_mib") for name, _ in peers]
+        for name, _ in builders:
+            outcome = result.outcomes.get(name)
+            line += [_number(outcome, "build_ms"), _number(outcome, "build_mib")]
+        cells.append(line)
+    return columns(cells)
+
+
+def _number(outcome: Outcome | None, name: str) -> str:
+    value = None if outcome is None else getattr(outcome, name)
+    return "-" if value is None else f"{value:.1f}"
+
+
 def checks_table(results: Sequence[RowResult]) -> str:
     """The largest relative error of attngen's out, dq, dk and dv against each yardstick."""
     yardsticks = list(dict.fromkeys(name for result in results for name in result.errors))

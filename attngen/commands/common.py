@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import typer
 
-from attngen.errors import AttnGenError
+from attngen.errors import AttnGenError, BuildError
 from attngen.ir.types import Scalar
 
 
@@ -18,6 +18,14 @@ class Backend(StrEnum):
 
     AUTO = "auto"
     TRITON = "triton"
+
+
+def require_cuda() -> None:
+    """BuildError where torch has no CUDA device."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BuildError("torch sees no CUDA device", hint="--device cpu runs Triton's interpreter")
 
 
 def complain(error: object) -> None:

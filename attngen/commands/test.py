@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from attngen.commands.common import Backend, Failures
+from attngen.commands.common import Backend, Failures, require_cuda
 from attngen.errors import AttnGenError, BuildError
 from attngen.ir.types import Scalar
 
@@ -109,7 +109,5 @@ def _require(device: str) -> None:
         import hypothesis  # noqa: F401
     except ImportError:
         raise BuildError("property tests need hypothesis", hint="pip install 'attngen[test]'") from None
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BuildError("torch sees no CUDA device", hint="--device cpu runs Triton's interpreter")
+    if device == "cuda":
+        require_cuda()

@@ -1,0 +1,164 @@
+"""``attngen bench``: a spec beside its peers, checked, timed, tabulated and drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from attngen.commands.common import Failures, require_cuda
+from attngen.ir.types import Scalar
+from attngen.runtime import files
+
+if TYPE_CHECKING:
+    from attngen.bench.host import HostTime
+    from attngen.bench.measure import RowResult
+    from attngen.bench.rows import Row, Shape
+    from attngen.bench.session import Settings, Trouble
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asked for, still as text."""
+
+    files: Sequence[str]
+    rows: Sequence[str]
+    shapes: Sequence[str]
+    lengths: Sequence[int]
+    peers: Sequence[str]
+    dtype: str
+    device: str
+    overrides: Mapping[str, Scalar]
+    check: bool
+    workers: int
+    budget_ms: float
+    host: bool
+    out: Path | None
+
+
+def run_bench(wanted: Wanted) -> None:
+    """Measure, print, write. Exit status 1 where a result is wrong or a row has none."""
+    if wanted.device == "cuda":
+        require_cuda()
+    from attngen.bench import session
+    from attngen.bench.report import markdown, progress, record
+
+    settings = _settings(wanted)
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    found: list[RowResult] = []
+    troubles: list[Trouble] = []
+    with bar:
+        if wanted.workers:
+            task = bar.add_task("compiling", total=None)
+            for line in session.warm(
+                settings, wanted.workers, lambda done, of: bar.update(task, completed=done, total=of)
+            ):
+                console.print(line, highlight=False)
+            bar.remove_task(task)
+        task = bar.add_task("measuring", total=settings.size)
+        for result in session.results(settings):
+            if isinstance(result, session.Trouble):
+                troubles.append(result)
+                console.print(str(result), highlight=False)
+            else:
+                found.append(result)
+                console.print(progress(result), highlight=False)
+            bar.advance(task)
+    text = markdown(settings, found, troubles)
+    if wanted.host:
+        text += "\n" + _host_section(settings)
+    print(text)
+    if wanted.out is not None:
+        wanted.out.mkdir(parents=True, exist_ok=True)
+        files.write(wanted.out / "bench.json", json.dumps(record(settings, found, troubles), indent=1) + "\n")
+        files.write(wanted.out / "bench.md", text + "\n")
+        _draw(settings, found, wanted.out / "bench.png")
+    if troubles or (settings.check and not all(result.agrees for result in found)):
+        raise typer.Exit(1)
+
+
+def _settings(wanted: Wanted) -> Settings:
+    import torch
+
+    from attngen.bench.peers import USUAL_PEERS
+    from attngen.bench.rows import parse_shape
+    from attngen.bench.session import Settings, peers_named
+    from attngen.bench.suite import USUAL_ROWS, row_of, rows_named
+
+    try:
+        shapes: list[Shape] = [parse_shape(text) for text in wanted.shapes]
+        peers = peers_named(wanted.peers or USUAL_PEERS)
+        rows: list[Row] = list(rows_named(wanted.rows or (() if wanted.files else USUAL_ROWS)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if wanted.lengths:
+        shapes = [shape.with_length(n) for shape in shapes for n in wanted.lengths]
+    failures = Failures()
+    for file in wanted.files:
+        with failures.caught():
+            rows.append(row_of(file, wanted.overrides))
+    failures.exit_if_any()
+    return Settings(
+        tuple(rows),
+        tuple(shapes),
+        peers,
+        getattr(torch, wanted.dtype),
+        torch.device(wanted.device),
+        wanted.check,
+        wanted.budget_ms,
+    )
+
+
+def _draw(settings: Settings, found: Sequence[RowResult], path: Path) -> None:
+    from attngen.bench.machine import machine, one_line
+    from attngen.bench.plot import draw
+    from attngen.errors import BuildError
+
+    if not found:
+        return
+    try:
+        draw(found, [(peer.name, peer.title) for peer in settings.peers], one_line(machine()), path)
+    except BuildError as error:  # the tables are written: only the picture is missing
+        Console(stderr=True).print(f"no plot: {error}", highlight=False)
+
+
+def _host_section(settings: Settings) -> str:
+    from attngen.bench.host import SHAPE, first_call_seconds, host_times
+    from attngen.bench.peers import variant_of
+    from attngen.bench.table import columns
+
+    cells = [["variant", "mode", *(peer.title for peer in settings.peers)]]
+    for row in settings.rows:
+        times = host_times(row, settings.peers, settings.dtype)
+        for mode in ("training", "inference"):
+            shown = [_microseconds(times[peer.name], mode) for peer in settings.peers]
+            cells.append([row.title if mode == "training" else "", mode, *shown])
+    first = [["variant", "forward, s", "forward and backward, s"]]
+    for row in settings.rows:
+        if not variant_of(row).ir.inputs:
+            taken = [first_call_seconds(row.spec, backward=backward) for backward in (False, True)]
+            first.append([row.title, *(f"{seconds:.2f}" for seconds in taken)])
+    parts = [f"## Host time\n\nMicroseconds a forward call, {SHAPE}:\n\n{columns(cells, left=2)}\n"]
+    if len(first) > 1:
+        parts.append(
+            f"From a spec that was never built to its first result, B1 H4 S512 D128:\n\n{columns(first)}\n"
+        )
+    return "\n".join(parts)
+
+
+def _microseconds(found: HostTime | str, mode: str) -> str:
+    return "-" if isinstance(found, str) else f"{getattr(found, mode):.1f}"
