@@ -330,7 +330,7 @@ def test_mask_says_what_it_made_up(run: Run) -> None:
 
 def rows(result: Result) -> list[str]:
     """The picture alone."""
-    return [line for line in result.out.splitlines() if line and set(line) <= set("·▒█")]
+    return [line for line in result.out.splitlines() if line and set(line) <= set("·░▒▓█")]
 
 
 @pytest.mark.parametrize("name", zoo_names())

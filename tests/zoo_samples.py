@@ -81,6 +81,18 @@ def _scales(k_len: int) -> Tensor:
     return torch.bucketize(torch.arange(k_len), ends, right=True).int()
 
 
+def _shuffled(k_len: int) -> Tensor:
+    """Sixteen pieces of a text, predicted in another order than they stand in."""
+    piece = -(-k_len // 16)
+    turn = torch.randperm(16, generator=torch.Generator().manual_seed(3)).repeat_interleave(piece)[:k_len]
+    return (turn * piece + torch.arange(k_len) % piece).int()[None]
+
+
+def _every_fourth(length: int) -> Tensor:
+    """Places of a device's tokens, which are dealt out to four devices one by one."""
+    return (torch.arange(length) * 4).int()
+
+
 def _blocks(k_len: int, block: int) -> int:
     return -(-k_len // block)
 
@@ -108,83 +120,61 @@ def _one(**numbers: float) -> Inputs:
     return lambda q_len, k_len: {n: torch.tensor([int(share * k_len)]).int() for n, share in numbers.items()}
 
 
-_GRID = {"width": 16, "height": 16, "radius": 3}
-
 SAMPLES: Mapping[str, Sample] = {
     "alibi_documents": Sample(inputs=_documents()),
-    "batchify": Sample({"group": 64}, {"group": 1024}),
-    "bigbird": Sample({"block": 16}, inputs=lambda q, k: {"random": _random(_blocks(k, 16), 3, below=16)}),
-    "block_causal": Sample({"block": 40}, {"block": 390}),
-    "block_diffusion": Sample({"block": 16}),
+    "batchify": Sample({"group": 128}, {"group": 1024}),
+    "bigbird": Sample({"block": 32}, inputs=lambda q, k: {"random": _random(_blocks(k, 32), 3, below=16)}),
+    "block_causal": Sample({"block": 80}, {"block": 390}),
+    "block_diffusion": Sample({"block": 32}, {"block": 16}),
     "block_sparse": Sample(
-        {"block": 16}, inputs=lambda q, k: {"chosen": _chosen(1, 1, _blocks(q, 16), _blocks(k, 16), share=0.3)}
+        {"block": 32}, inputs=lambda q, k: {"chosen": _chosen(1, 1, _blocks(q, 32), _blocks(k, 32), share=0.3)}
     ),
-    "chunked": Sample({"chunk": 64}, {"chunk": 1024}),
-    "criss_cross": Sample({"width": 16}),
-    "decode_offset": Sample(inputs=lambda q, k: {"offset": torch.tensor([k - 3 * q // 2]).int()}, few_queries=True),
-    "dilated_window": Sample({"window": 24, "step": 3}),
-    "duo_attention": Sample({"window": 48, "keep": 8}, inputs=lambda q, k: {"streaming": torch.tensor([True])}),
-    "fixed_sparse": Sample({"block": 32, "summary": 4}),
+    "chunked": Sample({"chunk": 160}, {"chunk": 1024}),
+    "criss_cross": Sample({"width": 32}),
+    "decode_offset": Sample(inputs=lambda q, k: {"offset": torch.tensor([k // 2]).int()}, few_queries=True),
+    "dilated_window": Sample({"window": 64, "step": 3}),
+    "duo_attention": Sample({"window": 160, "keep": 16}, inputs=lambda q, k: {"streaming": torch.ones(1).bool()}),
+    "fixed_sparse": Sample({"block": 64, "summary": 8}),
     "flamingo": Sample(
-        {"latents": 32},
         {"latents": 64},
-        inputs=lambda q, k: {"images": (runs(q, max(k // 64, 2) + 1))},
+        inputs=lambda q, k: {"images": runs(q, max(k // 64, 2) + 1)},
         few_queries=True,
     ),
-    "gemma2_local": Sample({"window": 64}, {"window": 1024}),
-    "gemma3": Sample({"window": 64}),
-    "gpt_oss": Sample({"window": 32}),
+    "gemma2_local": Sample({"window": 160}, {"window": 1024}),
+    "gemma3": Sample({"window": 160}),
+    "gpt_oss": Sample({"window": 128}),
     "graphormer_spatial": Sample(inputs=_one(nodes=0.8)),
     "head_windows": Sample(inputs=_one(window=0.25)),
     "key_padding": Sample(inputs=_one(length=0.7)),
     "left_padded": Sample(inputs=_one(first=0.2, last=0.9)),
-    "llama4_global": Sample({"floor_scale": 64}),
-    "logsparse": Sample(),
-    "longformer": Sample({"radius": 24, "globals": 4}),
-    "longnet": Sample({"segment": 64, "step": 4}),
-    "moba": Sample({"block": 32}, inputs=lambda q, k: {"chosen": _chosen(1, 1, q, 16, share=0.2)}),
-    "modernbert_local": Sample({"radius": 24}, inputs=_documents()),
-    "natten_2d": Sample(_GRID),
+    "longformer": Sample({"radius": 80, "globals": 16}),
+    "longnet": Sample({"segment": 128, "step": 4}),
+    "moba": Sample({"block": 64}, inputs=lambda q, k: {"chosen": _chosen(1, 1, q, 16, share=0.2)}),
+    "modernbert_local": Sample({"radius": 80}, {"radius": 64}, inputs=_documents()),
+    "natten_2d": Sample({"width": 32, "height": 16, "radius": 4}),
     "natten_morton": Sample({"side": 16, "radius": 3}),
-    "natten_tiled": Sample({**_GRID, "tile": 4}),
+    "natten_tiled": Sample({"width": 32, "height": 16, "radius": 4, "tile": 4}),
     "navit": Sample(inputs=_documents("image")),
-    "neighbourhood_2d": Sample({"width": 16, "radius": 3}),
+    "neighbourhood_2d": Sample({"width": 32, "radius": 4}),
     "packed_documents": Sample(inputs=_documents()),
-    "packed_prefix": Sample(
-        inputs=lambda q, k: {"doc": runs(k, 4), "prefix_end": _prefix_ends(runs(k, 4))},
-    ),
-    "parallel_contexts": Sample(
-        inputs=lambda q, k: {"context": runs(k, 4), "task": torch.tensor([3]).int()},
-    ),
-    "permutation_lm": Sample(
-        inputs=lambda q, k: {
-            "order": torch.randperm(k, generator=torch.Generator().manual_seed(3)).int()[None],
-        },
-    ),
-    "phi3_small": Sample({"block": 8, "local": 4, "stride": 4}, {"local": 8}),
+    "packed_prefix": Sample(inputs=lambda q, k: {"doc": runs(k, 4), "prefix_end": _prefix_ends(runs(k, 4))}),
+    "parallel_contexts": Sample(inputs=lambda q, k: {"context": runs(k, 4), "task": torch.tensor([3]).int()}),
+    "permutation_lm": Sample(inputs=lambda q, k: {"order": _shuffled(k)}),
+    "phi3_small": Sample({"block": 16, "local": 6, "stride": 4}, {"local": 8}),
     "prefix_lm": Sample(inputs=_one(prefix=0.3)),
-    "retro": Sample({"chunk": 16, "retrieved": 32}, {"chunk": 64, "retrieved": 128}, few_queries=True),
+    "retro": Sample({"chunk": 64, "retrieved": 96}, {"retrieved": 128}, few_queries=True),
     "scale_causal": Sample(inputs=lambda q, k: {"scale_of": _scales(k)}),
     "shared_prefix": Sample(inputs=_documents("branch")),
-    "sliding_window": Sample({"window": 64}, {"window": 1024}),
-    "sta_2d": Sample({"area": 8, "across": 5, "down": 6}, {"across": 8, "down": 7}),
-    "sta_3d": Sample({"size": 2, "across": 5, "down": 5, "deep": 5}, {"across": 4, "down": 4, "deep": 3}),
-    "strided_sparse": Sample({"stride": 32}),
-    "streaming_asr": Sample(params={"chunk": 16, "left": 3}),
-    "streaming_llm": Sample({"window": 64, "keep": 4}),
-    "striped_ring": Sample(
-        inputs=lambda q, k: {
-            "q_place": (torch.arange(q) * 4 + 1).int(),
-            "k_place": (torch.arange(k) * 4 * q // k + 2).int(),
-        },
-    ),
-    "svg_spatial": Sample(
-        {"prompt": 16, "frame": 24, "width": 2}, {"prompt": 226, "frame": 256, "width": 2}
-    ),
-    "svg_temporal": Sample(
-        {"prompt": 16, "frame": 24, "reach": 4}, {"prompt": 226, "frame": 256, "reach": 40}
-    ),
-    "swin_window_bias": Sample({"window": 5}, inputs=lambda q, k: {"region": torch.zeros(k).int()}),
+    "sliding_window": Sample({"window": 160}, {"window": 1024}),
+    "sta_2d": Sample({"area": 32, "across": 4, "down": 4}, {"area": 64, "across": 8, "down": 7}),
+    "sta_3d": Sample({"size": 8, "across": 4, "down": 4, "deep": 4}, {"size": 64, "across": 4, "down": 4, "deep": 4}),
+    "streaming_asr": Sample(params={"chunk": 48, "left": 2}),
+    "streaming_llm": Sample({"window": 160, "keep": 16}),
+    "strided_sparse": Sample({"stride": 64}),
+    "striped_ring": Sample(inputs=lambda q, k: {"q_place": _every_fourth(q), "k_place": _every_fourth(k) + 1}),
+    "svg_spatial": Sample({"prompt": 32, "frame": 48, "width": 2}, {"frame": 256}),
+    "svg_temporal": Sample({"prompt": 32, "frame": 48, "reach": 8}, {"frame": 256, "reach": 40}),
+    "swin_window_bias": Sample({"window": 10}, {"window": 7}, inputs=lambda q, k: {"region": torch.zeros(k).int()}),
     "transfusion": Sample(inputs=lambda q, k: {"group": _images(k)}),
     "tree_intervals": Sample(inputs=lambda q, k: {"branch_end": _branch_ends(q, k)}, few_queries=True),
     "tree_speculation": Sample(inputs=lambda q, k: {"ancestor": _ancestors(q)}, few_queries=True),
