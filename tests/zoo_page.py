@@ -24,7 +24,6 @@ from attngen.syntax.parse import parse  # noqa: E402
 
 PAGE = ROOT / "docs" / "zoo.md"
 DRAWINGS = ROOT / "docs" / "zoo"
-LENGTH = 512
 FEW = 128  # queries, where a spec is about few of them
 TILE = (32, 32)
 
@@ -60,11 +59,11 @@ OTHERS = "Others"
 _HEAD = f"""# The zoo
 
 Ready specs, each from a paper or from code that people run: `attngen zoo` lists them, `attngen zoo NAME` prints one,
-and every command takes the name in place of a file. Consts are the paper's own where it names them, and
-`--set NAME=VALUE` gives others.
+and every command takes the name in place of a file. Consts are the paper's own where it names them;
+`--set NAME=VALUE` gives others, as it does for some drawings, so that the pattern fits into them.
 
-The drawings show one head's mask over {LENGTH} queries (downwards; {FEW} where the spec is about few) and {LENGTH} keys, and what
-the loops over keys, in forward and dQ, make of its tiles of {TILE[0]} x {TILE[1]}, as `attngen mask` draws them:
+The drawings show one head's mask over 512 queries (downwards; {FEW} where the spec is about few of them) and 512 keys, and
+what the loops over keys, in forward and dQ, make of its tiles of {TILE[0]} x {TILE[1]}, as `attngen mask` draws them:
 
 | colour | tile | |
 |---|---|---|
@@ -126,10 +125,10 @@ def _settings(one: Sample, ir: AttentionIR) -> str:
 def drawn(name: str) -> Picture:
     """The picture of one spec's sample."""
     one = sample_of(name)
-    q_len = FEW if one.few_queries else LENGTH
-    return sample(
-        find_spec(name), q_len, LENGTH, {**one.small, **one.params}, tile=TILE, tensors=one.inputs(q_len, LENGTH)
-    )
+    k_len = one.length
+    q_len = FEW if one.few_queries else k_len
+    given = {**one.small, **one.params}
+    return sample(find_spec(name), q_len, k_len, given, tile=TILE, tensors=one.inputs(q_len, k_len))
 
 
 def draw(picture: Picture, path: Path) -> None:

@@ -109,6 +109,7 @@ class Sample:
     params: Mapping[str, Scalar] = field(default_factory=dict)
     inputs: Inputs = lambda q_len, k_len: {}
     few_queries: bool = False  # drawn with more keys than queries
+    length: int = 512  # of the drawing
 
 
 def _documents(name: str = "doc", count: int = 4) -> Inputs:
@@ -152,7 +153,7 @@ SAMPLES: Mapping[str, Sample] = {
     "moba": Sample({"block": 64}, inputs=lambda q, k: {"chosen": _chosen(1, 1, q, 16, share=0.2)}),
     "modernbert_local": Sample({"radius": 80}, {"radius": 64}, inputs=_documents()),
     "natten_2d": Sample({"width": 32, "height": 16, "radius": 4}),
-    "natten_morton": Sample({"side": 16, "radius": 3}),
+    "natten_morton": Sample({"side": 16, "radius": 3}, length=256),
     "natten_tiled": Sample({"width": 32, "height": 16, "radius": 4, "tile": 4}),
     "navit": Sample(inputs=_documents("image")),
     "neighbourhood_2d": Sample({"width": 32, "radius": 4}),
@@ -162,7 +163,7 @@ SAMPLES: Mapping[str, Sample] = {
     "permutation_lm": Sample(inputs=lambda q, k: {"order": _shuffled(k)}),
     "phi3_small": Sample({"block": 16, "local": 6, "stride": 4}, {"local": 8}),
     "prefix_lm": Sample(inputs=_one(prefix=0.3)),
-    "retro": Sample({"chunk": 64, "retrieved": 96}, {"retrieved": 128}, few_queries=True),
+    "retro": Sample({"chunk": 16, "retrieved": 64}, {"retrieved": 128}, few_queries=True),
     "scale_causal": Sample(inputs=lambda q, k: {"scale_of": _scales(k)}),
     "shared_prefix": Sample(inputs=_documents("branch")),
     "sliding_window": Sample({"window": 160}, {"window": 1024}),
