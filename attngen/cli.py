@@ -201,7 +201,9 @@ def mask(
     ] = None,
     tile: Annotated[
         str | None,
-        typer.Option(metavar="M,N", help="Queries and keys of a tile; by default such that there are some 16."),
+        typer.Option(
+            metavar="M,N", help="Queries and keys of a tile; by default such that there are some 16."
+        ),
     ] = None,
 ) -> None:
     """Show which keys each query sees, and which tiles the kernels skip, for one head of one sequence."""

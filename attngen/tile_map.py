@@ -121,7 +121,7 @@ def _place(op: Op, table: Tensor, row: list[Tensor], value: Tensor) -> Tensor:
     """The first place of a row that is at least (FIRST_ABOVE: above) the value."""
     if table.numel() == 0:
         return torch.full_like(value, BEYOND)
-    at = torch.broadcast_tensors(*row, value)
+    at: list[Tensor] = torch.broadcast_tensors(*row, value)  # type: ignore[no-untyped-call]
     index = tuple(i.clamp(0, n - 1) for i, n in zip(at[:-1], table.shape[:-1], strict=True))
     rows = (table[index] if index else table.expand(*value.shape, -1)).long().contiguous()
     count = torch.searchsorted(rows, at[-1][..., None].contiguous(), right=op is Op.FIRST_ABOVE)[..., 0]

@@ -2,7 +2,7 @@
 
     python tests/ranges_page.py [NAME...]      the page; with names their rows alone, on the terminal
 
-Bounds are the plan's own (``attngen.tile_map``); the fewest are counted from the mask, evaluated score by score.
+Bounds are the plan's own (``attngen.tile_map``); the fewest are counted from the mask, score by score.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REASONS: Mapping[str, str] = {
     "bigbird": "the random blocks come from a table that is not sorted",
     "block_diffusion": "`k % half` of the streamed variable is not solved",
     "block_sparse": "a bool input says which blocks are kept",
-    "decode_offset": "where a tile of keys is seen by no query, and the queries are ragged, their last tile is visited",
+    "decode_offset": "a tile of keys that no query sees visits the ragged last tile of queries",
     "duo_attention": "the condition of a head widens both ranges to one",
     "fixed_sparse": "the columns repeat: `k % block` is not solved",
     "logsparse": "more diagonals than a tile has ranges",
@@ -89,7 +89,7 @@ class Count:
 def plan_and_call(
     name: str, q_len: int, k_len: int, consts: Mapping[str, Scalar] | None = None
 ) -> tuple[Plan, Environment]:
-    """One spec's plan, and its sample call at these lengths; ``consts`` are by default the sample's ``large``."""
+    """One spec's plan, and its sample call at these lengths; ``consts`` other than its ``large``."""
     sample = sample_of(name)
     plan = _plan(name, tuple((sample.large if consts is None else consts).items()))
     read = sample.inputs(q_len, k_len)
@@ -108,7 +108,7 @@ def _plan(name: str, consts: tuple[tuple[str, Scalar], ...]) -> Plan:
 def needed(plan: Plan, env: Environment, block: int, *, below: bool) -> Tensor:
     """[query tiles, key tiles]: ``Tile``s as the mask itself has them, score by score.
 
-    Beyond the keys nothing is kept: a ragged tile is masked. ``below`` says whether beyond the queries all is.
+    Beyond the keys nothing is kept: a ragged tile is masked. ``below``: whether beyond the queries all is.
     """
     grid, found = env.grid, []
     wide = -(-grid.k_len // block) * block
@@ -136,7 +136,7 @@ def counts(name: str, q_len: int, k_len: int, block: int = BLOCK) -> tuple[Count
         (query_tiles(plan.query_loops, env, block, block)[0, 0], False),
     ):
         fewest = needed(plan, env, block, below=below)
-        assert not ((tiles == Tile.EMPTY) & (fewest != Tile.EMPTY)).any(), f"{name}: a kept score is not visited"
+        assert not ((tiles == Tile.EMPTY) & (fewest != Tile.EMPTY)).any(), f"{name}: a kept score is skipped"
         assert not ((tiles == Tile.FULL) & (fewest != Tile.FULL)).any(), f"{name}: a masked score is kept"
         masked, fewest_masked = ((each == Tile.PARTIAL).sum().item() for each in (tiles, fewest))
         visited, least = ((each != Tile.EMPTY).sum().item() for each in (tiles, fewest))
@@ -158,21 +158,24 @@ def kinds() -> Iterator[list[str]]:
 
 _HEAD = f"""# Tiles visited
 
-What the loops of the zoo's kernels visit, beside the fewest tiles of {BLOCK} x {BLOCK} that hold every kept score, and how many of
-them evaluate the mask, beside the tiles that hold a score which is not kept. The visited ones come from the plan's
-own bounds (`attngen show NAME --stage ranges` prints them), the fewest from the mask itself, score by score.
-`python tests/ranges_page.py` writes this page; `attngen mask NAME` draws the same.
+What the loops of the zoo's kernels visit, beside the fewest tiles of {BLOCK} x {BLOCK} that hold every kept
+score; and how many of them evaluate the mask, beside those that hold a score which is not kept. The visited
+ones come from the plan's own bounds (`attngen show NAME --stage ranges` prints them), the fewest from the
+mask itself, score by score. `python tests/ranges_page.py` writes this page; `attngen mask NAME` draws the same.
 
-Lengths are queries x keys; consts and inputs are those of `tests/zoo_samples.py`, where the spec's own would not show at
-these lengths (a window of 4096 keys) or have no value. A cell is *visited / fewest · masked / fewest masked*. Beyond the
-last query, a ragged tile of queries is masked where queries stream past keys; so it counts among the fewest masked.
+Lengths are queries x keys; consts and inputs are those of `tests/zoo_samples.py`, where the spec's own would
+not show at these lengths (a window of 4096 keys) or have no value. A cell is *visited / fewest · masked /
+fewest masked*. Where queries stream past keys, a ragged last tile of queries is masked, since it has rows
+beyond the last query; so it counts among the fewest masked.
 """
 
 
 def page() -> str:
     rows = [(names, [counts(names[0], *shape) for shape in SHAPES]) for names in kinds()]
     parts = [_HEAD, _summary(rows)]
-    for at, title in enumerate(("Keys past a tile of queries: forward, dQ", "Queries past a tile of keys: dK, dV")):
+    for at, title in enumerate(
+        ("Keys past a tile of queries: forward, dQ", "Queries past a tile of keys: dK, dV")
+    ):
         cells = [["spec", *(f"{q} x {k}" for q, k in SHAPES)], ["---"] * (1 + len(SHAPES))]
         cells += [[_label(names), *(str(found[at]) for found in row)] for names, row in rows]
         parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n")
@@ -193,14 +196,17 @@ def _summary(rows: Sequence[Row]) -> str:
             near.append(f"`{names[0]}` {worst:.2f}")
         else:
             far.append((worst, names[0]))
-    lines = [f"Exactly the fewest, in both directions at every length: {', '.join(f'`{n}`' for n in sorted(exact))}."]
+    listed = ", ".join(f"`{name}`" for name in sorted(exact))
+    parts = [f"Exactly the fewest, in both directions at every length: {listed}."]
     if near:
-        lines.append(f"Within a tenth of them: {', '.join(near)}.")
+        parts.append(f"Within a tenth of them: {', '.join(near)}.")
     if far:
-        lines += ["What visits more, at its worst, and why:\n", "| spec | times the fewest | reason |\n|---|---|---|"]
-        body = [f"| `{name}` | {worst:.2f} | {REASONS.get(name, '')} |" for worst, name in sorted(far, reverse=True)]
-        lines[-1] += "\n" + "\n".join(body)
-    return "\n".join(f"{line}\n" if n == 0 or line.startswith("Within") else line for n, line in enumerate(lines)) + "\n"
+        table = ["| spec | times the fewest | reason |", "|---|---|---|"]
+        table += [
+            f"| `{name}` | {worst:.2f} | {REASONS.get(name, '')} |" for worst, name in sorted(far)[::-1]
+        ]
+        parts += ["What visits more, at its worst, and why:", "\n".join(table)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _label(names: list[str]) -> str:

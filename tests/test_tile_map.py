@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from kernel_calls import qkv, small_tiles
-from ranges_page import Count, counts, plan_and_call
+from ranges_page import PAGE, Count, counts, page, plan_and_call
 from torch import Tensor
 from zoo_samples import sample_of
 from zoo_share import share
@@ -72,7 +72,7 @@ def test_a_head_has_tiles_of_its_own() -> None:
     assert found[1].tolist() == [[P, E, E, E], [F, P, E, E], [F, F, P, E], [F, F, F, P]]
 
 
-# ---- The map and the emitted functions -----------------------------------------------------------------------
+# ---- The map and the emitted functions ---------------------------------------------------------------------
 
 
 @contextmanager
@@ -120,7 +120,16 @@ def row_of(returned: Any, has_interior: bool, block: int, count: int) -> list[in
 
 
 FIRST = {("streaming_llm", 50, 150), ("packed_documents", 90, 60), ("natten_2d", 70, 70)}
-MORE = ("block_causal prefix_lm sliding_window left_padded longformer shared_prefix svg_spatial packed_prefix").split()
+MORE = [
+    "block_causal",
+    "prefix_lm",
+    "sliding_window",
+    "left_padded",
+    "longformer",
+    "shared_prefix",
+    "svg_spatial",
+    "packed_prefix",
+]
 CALLS = {(name, *shape) for name in MORE for shape in ((70, 70), (50, 150), (90, 60))} - FIRST
 
 
@@ -150,12 +159,20 @@ def test_the_kernels_visit_the_tiles_of_the_map(name: str, q_len: int, k_len: in
     assert (len(keys), len(queries)) == (-(-q_len // 32), -(-k_len // 32))
 
 
-# ---- The zoo -------------------------------------------------------------------------------------------------
+# ---- The zoo -----------------------------------------------------------------------------------------------
 
 SHORT = ((300, 300), (130, 400), (310, 170))
-EQUAL = (
-    "causal sliding_window gemma2_local head_windows prefix_lm packed_documents navit streaming_llm chunked".split()
-)
+EQUAL = [
+    "causal",
+    "sliding_window",
+    "gemma2_local",
+    "head_windows",
+    "prefix_lm",
+    "packed_documents",
+    "navit",
+    "streaming_llm",
+    "chunked",
+]
 
 
 @pytest.mark.parametrize("name", EQUAL)
@@ -177,3 +194,9 @@ def test_no_spec_of_the_zoo_skips_what_it_keeps_or_keeps_what_it_masks(name: str
     for shape in SHORT:  # counts() holds every tile against the mask
         for found in counts(name, *shape, block=16):
             assert isinstance(found, Count) and found.fewest <= found.visited
+
+
+@pytest.mark.slow
+def test_the_page_of_the_ranges_is_up_to_date() -> None:
+    """``python tests/ranges_page.py`` writes it."""
+    assert PAGE.read_text("utf-8") == page()

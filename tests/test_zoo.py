@@ -97,7 +97,7 @@ def test_what_the_paper_learns_has_a_gradient(name: str) -> None:
 # A prefix shows future keys on purpose, and RETRO's first tokens see nothing; both are told so.
 WARNED = {"prefix_lm": {"future-keys"}, "packed_prefix": {"future-keys"}, "retro": {"blind-rows"}}
 # Causal all the same: the bounds say so in a way that the lint does not follow yet.
-WARNED |= dict.fromkeys(("longnet", "parallel_contexts", "shared_prefix"), {"future-keys"})
+WARNED |= {name: {"future-keys"} for name in ("longnet", "parallel_contexts", "shared_prefix")}
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -112,7 +112,9 @@ def test_a_spec_says_what_it_is_in_one_line_and_names_its_paper(name: str) -> No
     doc = check_spec(find_spec(name)).ir.doc
     first, _, rest = doc.strip().partition("\n")
     assert first.endswith((".", ")", "place"))
-    assert re.search(r"arXiv:\d{4}\.\d{4,5}|\.py\s+(in|of)\s+[\w./-]+", rest), "no arXiv id, and no file of a repository"
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}|\.py\s+(in|of)\s+[\w./-]+", rest), (
+        "no arXiv id, and no file of a repository"
+    )
     assert re.search(r"\b(19|20)\d\d\b", rest), "no year"
     assert '"' in rest, "no title"
 
@@ -148,7 +150,10 @@ MASKS: dict[str, tuple[dict[str, int], Rule]] = {
     "dense_bias": ({}, lambda q, k, pos: True),
     "relative_table": ({}, lambda q, k, pos: True),
     "head_gate": ({}, lambda q, k, pos: True),
-    "swin_window_bias": ({"window": 3, "region": 0}, lambda q, k, pos: k // 9 == pos // 9),  # all of one region
+    "swin_window_bias": (
+        {"window": 3, "region": 0},
+        lambda q, k, pos: k // 9 == pos // 9,
+    ),  # all of one region
     "graphormer_spatial": ({"nodes": 21}, lambda q, k, pos: k < 21),
     "cosine_temperature": ({}, lambda q, k, pos: True),
 }

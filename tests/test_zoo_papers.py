@@ -324,7 +324,7 @@ def test_dropped_zeroes_weights_at_its_rate_and_scales_up_the_others() -> None:
 
 
 def test_every_spec_of_the_zoo_is_held_against_its_paper() -> None:
-    """Those that learn something, each by a test above; the others; and those of test_zoo_scores and zoo_masks."""
+    """Those that learn something, each by a test above; the others; and those of zoo_masks."""
     with_tests = {"t5", "gpt_oss", "dense_bias", "relative_table", "head_gate", "swin_window_bias"}
     with_tests |= {"graphormer_spatial", "cosine_temperature", "dropped"}
     assert with_tests | set(OTHERS) | set(MORE_MASKS) == set(zoo_names())

@@ -26,7 +26,9 @@ DOC = torch.tensor([[n for n, length in enumerate(row) for _ in range(length)] f
 
 Scores = Tensor
 Learned = Mapping[str, Tensor]
-Paper = Callable[[Scores, Learned], Scores]  # the raw scores, scaled by 1 / sqrt(16), to what the softmax sees
+Paper = Callable[
+    [Scores, Learned], Scores
+]  # the raw scores, scaled by 1 / sqrt(16), to what the softmax sees
 
 
 def masked(scores: Scores, outside: Tensor = OUTSIDE) -> Scores:
@@ -63,7 +65,10 @@ def sandwich(scores: Scores, learned: Learned) -> Scores:
 def fox(scores: Scores, learned: Learned) -> Scores:
     """The sum of the log gates of the tokens after the key, up to the query."""
     gates = learned["log_forget"].diff(dim=-1, prepend=torch.zeros(2, HEADS, 1))
-    rows = [[gates[..., j + 1 : i + 1].sum(-1) if j <= i else gates[..., 0] * 0 for j in range(N)] for i in range(N)]
+    rows = [
+        [gates[..., j + 1 : i + 1].sum(-1) if j <= i else gates[..., 0] * 0 for j in range(N)]
+        for i in range(N)
+    ]
     return masked(scores + torch.stack([torch.stack(row, -1) for row in rows], -2))
 
 
@@ -101,7 +106,9 @@ def graphormer_edge(scores: Scores, learned: Learned) -> Scores:
     rows = [[[None] * N for _ in range(N)] for _ in range(2)]
     for b, i, j in product(range(2), range(N), range(N)):
         hops = int(PATH[b, i, j])
-        mean = sum(learned["bias"][n, :, EDGE[b, n, i, j]] for n in range(min(hops, 3))) / max(min(hops, 3), 1)
+        mean = sum(learned["bias"][n, :, EDGE[b, n, i, j]] for n in range(min(hops, 3))) / max(
+            min(hops, 3), 1
+        )
         rows[b][i][j] = learned["table"][:, hops] + mean
     extra = torch.stack([torch.stack([torch.stack(row, -1) for row in one], -2) for one in rows])
     return scores + extra
@@ -126,7 +133,12 @@ PAPERS: dict[str, Case] = {
         {"table": (HEADS, 6), "bias": (3, HEADS, 5)},
         graphormer_edge,
     ),
-    "token_merging": ({}, {"size": SIZES}, {}, lambda scores, _: scores + SIZES.double().log()[:, None, None]),
+    "token_merging": (
+        {},
+        {"size": SIZES},
+        {},
+        lambda scores, _: scores + SIZES.double().log()[:, None, None],
+    ),
     "grok1": ({}, {}, {}, lambda scores, _: masked(30.0 * torch.tanh(scores / 30.0))),
     "alibi_documents": (
         {},

@@ -1,7 +1,7 @@
 """The zoo's masks said again in plain Python, for 20 queries and 32 keys: what each paper's words keep.
 
-A row is (consts and params, the mask's inputs, the rule). The rule takes (q, k, pos) and reads nothing of the spec;
-``pos`` is the place of query q among the keys.
+A row is (consts and params, the mask's inputs, the rule). The rule takes (q, k, pos) and reads nothing of the
+spec; ``pos`` is the place of query q among the keys.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PICKED = flags(1, 1, Q_LEN, 4)
 COLUMNS, DIAGONALS = flags(1, 1, K_LEN), drawn(1, 1, K_LEN, below=2).bool()
 ORDER = torch.randperm(K_LEN, generator=torch.Generator().manual_seed(1)).int()
 PLACES = [3 * q + 2 for q in range(Q_LEN)], [2 * k for k in range(K_LEN)]
-# A tree of 20 drafted tokens, depth first: 0 has the children 1, 8 and 15; 1 has 2 and 5; the rest are chains.
+# A tree of 20 drafted tokens, depth first: 0 has the children 1, 8 and 15; 1 has 2 and 5; else chains.
 PARENT = [-1, 0, 1, 2, 3, 1, 5, 6, 0, 8, 9, 10, 11, 12, 13, 0, 15, 16, 17, 18]
 GROUPS = [0, 1, 2, 3, 4, 5, 5, 5, 5, 5, 10, 11, 12, 13, 13, 13, 13, *range(17, 32)]
 ENDS = {0: 2, 2: 9, 3: 14, 7: 21}  # where each document's prefix ends
@@ -100,7 +100,9 @@ def diffusion(q: int, k: int, block: int, half: int) -> bool:
 
 
 MORE_MASKS: Mapping[str, Row] = {
-    **dict.fromkeys(("fox", "grok1", "kerple_log", "kerple_power", "llama4_global", "sandwich"), ({}, {}, causal)),
+    **dict.fromkeys(
+        ("fox", "grok1", "kerple_log", "kerple_power", "llama4_global", "sandwich"), ({}, {}, causal)
+    ),
     **dict.fromkeys(("scalable_softmax", "t5_decoder"), ({}, {}, causal)),
     **dict.fromkeys(("checkerboard", "graphormer_edge", "token_merging"), ({}, {}, lambda q, k, pos: True)),
     "alibi_documents": ({}, {"doc": ints(*DOC)[None]}, lambda q, k, pos: k <= pos and DOC[k] == DOC[pos]),
@@ -142,7 +144,11 @@ MORE_MASKS: Mapping[str, Row] = {
     "gemma3": ({"window": 5}, {}, lambda q, k, pos: pos - 5 < k <= pos),
     "head_windows": ({}, {"window": ints(6)}, lambda q, k, pos: pos - 6 < k <= pos),
     "key_padding": ({}, {"length": ints(23)}, lambda q, k, pos: k < 23),
-    "left_padded": ({}, {"first": ints(4), "last": ints(27)}, lambda q, k, pos: k in range(4, min(27, pos + 1))),
+    "left_padded": (
+        {},
+        {"first": ints(4), "last": ints(27)},
+        lambda q, k, pos: k in range(4, min(27, pos + 1)),
+    ),
     "logsparse": ({}, {}, lambda q, k, pos: pos - k in (0, 1, 2, 4, 8, 16)),
     "longformer": (
         {"radius": 3, "globals": 14},
@@ -213,7 +219,11 @@ MORE_MASKS: Mapping[str, Row] = {
         {},
         lambda q, k, pos: tiles_near(box(q, 1, 4, 3), box(k, 1, 4, 3), (4, 3, 3)),
     ),
-    "streaming_asr": ({"chunk": 5, "left": 1}, {}, lambda q, k, pos: pos // 5 * 5 - 5 <= k < pos // 5 * 5 + 5),
+    "streaming_asr": (
+        {"chunk": 5, "left": 1},
+        {},
+        lambda q, k, pos: pos // 5 * 5 - 5 <= k < pos // 5 * 5 + 5,
+    ),
     "strided_sparse": (
         {"stride": 5},
         {},
@@ -234,7 +244,11 @@ MORE_MASKS: Mapping[str, Row] = {
         {},
         lambda q, k, pos: q < 3 or k < 3 or abs((q + 3) % 6 - (k + 3) % 6) < 2,
     ),
-    "transfusion": ({}, {"group": ints(*GROUPS)[None]}, lambda q, k, pos: k <= pos or GROUPS[k] == GROUPS[pos]),
+    "transfusion": (
+        {},
+        {"group": ints(*GROUPS)[None]},
+        lambda q, k, pos: k <= pos or GROUPS[k] == GROUPS[pos],
+    ),
     "tree_intervals": (
         {},
         {"branch_end": ints(*[0] * 12, *BRANCH_END)[None]},

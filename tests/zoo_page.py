@@ -1,6 +1,6 @@
 """Writes docs/zoo.md and the drawings beside it: every spec, what it means, who says so, and its mask.
 
-    python tests/zoo_page.py
+python tests/zoo_page.py
 """
 
 from __future__ import annotations
@@ -28,42 +28,47 @@ FEW = 128  # queries, where a spec is about few of them
 TILE = (32, 32)
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "Plain, capped, dropped": (
-        "full", "causal", "softcap", "grok1", "dropped", "gpt_oss", "cosine_temperature", "scalable_softmax",
-        "llama4_global", "checkerboard", "token_merging",
-    ),
-    "Windows and fixed sparse patterns": (
-        "sliding_window", "gemma2_local", "gemma3", "head_windows", "duo_attention", "streaming_llm", "chunked",
-        "dilated_window", "longformer", "bigbird", "strided_sparse", "fixed_sparse", "logsparse", "longnet",
-        "phi3_small",
-    ),
-    "Documents, prefixes, padding": (
-        "packed_documents", "alibi_documents", "modernbert_local", "packed_prefix", "prefix_lm", "shared_prefix",
-        "parallel_contexts", "batchify", "key_padding", "left_padded", "transfusion", "permutation_lm",
-    ),
-    "Images, video, speech": (
-        "neighbourhood_2d", "natten_2d", "natten_tiled", "natten_morton", "sta_2d", "sta_3d", "svg_spatial",
-        "svg_temporal", "criss_cross", "swin_window_bias", "navit", "scale_causal", "block_causal", "streaming_asr",
-    ),
-    "Decoding, diffusion, retrieval": (
-        "decode_offset", "tree_speculation", "tree_intervals", "block_diffusion", "flamingo", "retro", "striped_ring",
-    ),
-    "Blocks and keys chosen at run time": ("block_sparse", "moba", "vertical_slash"),
-    "Biases, fixed and learned": (
-        "alibi", "sandwich", "kerple_log", "kerple_power", "fox", "t5", "t5_decoder", "relative_table", "head_gate",
-        "dense_bias", "graphormer_spatial", "graphormer_edge",
-    ),
-}  # fmt: skip
+    family: tuple(names.split())
+    for family, names in {
+        "Plain, capped, dropped": """
+            full causal softcap grok1 dropped gpt_oss cosine_temperature scalable_softmax
+            llama4_global checkerboard token_merging
+        """,
+        "Windows and fixed sparse patterns": """
+            sliding_window gemma2_local gemma3 head_windows duo_attention streaming_llm chunked
+            dilated_window longformer bigbird strided_sparse fixed_sparse logsparse longnet phi3_small
+        """,
+        "Documents, prefixes, padding": """
+            packed_documents alibi_documents modernbert_local packed_prefix prefix_lm shared_prefix
+            parallel_contexts batchify key_padding left_padded transfusion permutation_lm
+        """,
+        "Images, video, speech": """
+            neighbourhood_2d natten_2d natten_tiled natten_morton sta_2d sta_3d svg_spatial
+            svg_temporal criss_cross swin_window_bias navit scale_causal block_causal streaming_asr
+        """,
+        "Decoding, diffusion, retrieval": """
+            decode_offset tree_speculation tree_intervals block_diffusion flamingo retro striped_ring
+        """,
+        "Blocks and keys chosen at run time": """
+            block_sparse moba vertical_slash
+        """,
+        "Biases, fixed and learned": """
+            alibi sandwich kerple_log kerple_power fox t5 t5_decoder relative_table head_gate
+            dense_bias graphormer_spatial graphormer_edge
+        """,
+    }.items()
+}
 OTHERS = "Others"
 
 _HEAD = f"""# The zoo
 
-Ready specs, each from a paper or from code that people run: `attngen zoo` lists them, `attngen zoo NAME` prints one,
-and every command takes the name in place of a file. Consts are the paper's own where it names them;
+Ready specs, each from a paper or from code that people run: `attngen zoo` lists them, `attngen zoo NAME`
+prints one, and every command takes the name in place of a file. Consts are the paper's own where it names them;
 `--set NAME=VALUE` gives others, as it does for some drawings, so that the pattern fits into them.
 
-The drawings show one head's mask over 512 queries (downwards; {FEW} where the spec is about few of them) and 512 keys, and
-what the loops over keys, in forward and dQ, make of its tiles of {TILE[0]} x {TILE[1]}, as `attngen mask` draws them:
+The drawings show one head's mask over 512 queries (downwards; {FEW} where the spec is about few of them) and
+512 keys, and what the loops over keys, in forward and dQ, make of its tiles of {TILE[0]} x {TILE[1]}, as
+`attngen mask` draws them:
 
 | colour | tile | |
 |---|---|---|
@@ -71,7 +76,8 @@ what the loops over keys, in forward and dQ, make of its tiles of {TILE[0]} x {T
 | orange | PARTIAL | visited and masked: kept scores are dark, the others light |
 | grey | EMPTY | not visited |
 
-How many tiles are visited beside how many must be: [ranges.md](ranges.md). `python tests/zoo_page.py` writes this page.
+How many tiles are visited, beside how many must be: [ranges.md](ranges.md). `python tests/zoo_page.py` writes
+this page.
 """
 
 
@@ -137,7 +143,7 @@ def draw(picture: Picture, path: Path) -> None:
 
     from attngen.commands.mask_drawing import COLOURS, shades
 
-    shade = shades(picture).to(dtype=__import__("torch").uint8)
+    shade = shades(picture).byte()
     rows, columns = picture.tile
     shade[::rows, :] = shade[:, ::columns] = len(COLOURS)  # lines between tiles
     image = Image.fromarray(shade.numpy(), mode="P")

@@ -41,18 +41,18 @@ def _prefix_ends(doc: Tensor) -> Tensor:
 
 
 def _images(k_len: int) -> Tensor:
-    """A number to each token, one to all tokens of each image: every fourth of the sequence ends in one."""
+    """A number to each word, one to all patches of an image: every fourth of the sequence ends in one."""
     place = torch.arange(k_len)
     in_image = place % max(k_len // 4, 1) >= k_len // 8
     return torch.where(in_image, place - place % max(k_len // 4, 1) + k_len // 8, place).int()[None]
 
 
 def _tree(q_len: int) -> Tensor:
-    """Parents of tokens in depth-first order, -1 of the root: branches of some length, a few from each fork."""
+    """Parents of tokens in depth-first order, -1 of the root: some length to each branch, a few at a fork."""
     parent, path = [], [-1]
     for token in range(q_len):
         depth = 1 if token % 16 == 15 else len(path) if token % 4 else max(len(path) - 2, 1)
-        path = path[:depth] + [token]
+        path = [*path[:depth], token]
         parent.append(path[-2])
     return torch.tensor(parent)
 
@@ -128,13 +128,16 @@ SAMPLES: Mapping[str, Sample] = {
     "block_causal": Sample({"block": 80}, {"block": 390}),
     "block_diffusion": Sample({"block": 32}, {"block": 16}),
     "block_sparse": Sample(
-        {"block": 32}, inputs=lambda q, k: {"chosen": _chosen(1, 1, _blocks(q, 32), _blocks(k, 32), share=0.3)}
+        {"block": 32},
+        inputs=lambda q, k: {"chosen": _chosen(1, 1, _blocks(q, 32), _blocks(k, 32), share=0.3)},
     ),
     "chunked": Sample({"chunk": 160}, {"chunk": 1024}),
     "criss_cross": Sample({"width": 32}),
     "decode_offset": Sample(inputs=lambda q, k: {"offset": torch.tensor([k // 2]).int()}, few_queries=True),
     "dilated_window": Sample({"window": 64, "step": 3}),
-    "duo_attention": Sample({"window": 160, "keep": 16}, inputs=lambda q, k: {"streaming": torch.ones(1).bool()}),
+    "duo_attention": Sample(
+        {"window": 160, "keep": 16}, inputs=lambda q, k: {"streaming": torch.ones(1).bool()}
+    ),
     "fixed_sparse": Sample({"block": 64, "summary": 8}),
     "flamingo": Sample(
         {"latents": 64},
@@ -168,14 +171,20 @@ SAMPLES: Mapping[str, Sample] = {
     "shared_prefix": Sample(inputs=_documents("branch")),
     "sliding_window": Sample({"window": 160}, {"window": 1024}),
     "sta_2d": Sample({"area": 32, "across": 4, "down": 4}, {"area": 64, "across": 8, "down": 7}),
-    "sta_3d": Sample({"size": 8, "across": 4, "down": 4, "deep": 4}, {"size": 64, "across": 4, "down": 4, "deep": 4}),
+    "sta_3d": Sample(
+        {"size": 8, "across": 4, "down": 4, "deep": 4}, {"size": 64, "across": 4, "down": 4, "deep": 4}
+    ),
     "streaming_asr": Sample(params={"chunk": 48, "left": 2}),
     "streaming_llm": Sample({"window": 160, "keep": 16}),
     "strided_sparse": Sample({"stride": 64}),
-    "striped_ring": Sample(inputs=lambda q, k: {"q_place": _every_fourth(q), "k_place": _every_fourth(k) + 1}),
+    "striped_ring": Sample(
+        inputs=lambda q, k: {"q_place": _every_fourth(q), "k_place": _every_fourth(k) + 1}
+    ),
     "svg_spatial": Sample({"prompt": 32, "frame": 48, "width": 2}, {"frame": 256}),
     "svg_temporal": Sample({"prompt": 32, "frame": 48, "reach": 8}, {"frame": 256, "reach": 40}),
-    "swin_window_bias": Sample({"window": 10}, {"window": 7}, inputs=lambda q, k: {"region": torch.zeros(k).int()}),
+    "swin_window_bias": Sample(
+        {"window": 10}, {"window": 7}, inputs=lambda q, k: {"region": torch.zeros(k).int()}
+    ),
     "transfusion": Sample(inputs=lambda q, k: {"group": _images(k)}),
     "tree_intervals": Sample(inputs=lambda q, k: {"branch_end": _branch_ends(q, k)}, few_queries=True),
     "tree_speculation": Sample(inputs=lambda q, k: {"ancestor": _ancestors(q)}, few_queries=True),

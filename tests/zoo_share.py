@@ -9,7 +9,7 @@ import pytest
 
 
 def share(names: Sequence[str], each: int, *, always: Container[str] = ()) -> list[Any]:
-    """Parameters for ``parametrize``: every ``each``-th name and those of ``always`` as they are, the others slow."""
+    """For ``parametrize``: every ``each``-th name and those of ``always`` as they are, the others slow."""
     return [
         name if at % each == 0 or name in always else pytest.param(name, marks=pytest.mark.slow)
         for at, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""``attngen mask``: the mask of a made-up call, score by score, and what the kernels' loops make of its tiles."""
+"""``attngen mask``: the mask of a made-up call, score by score, and what the loops make of its tiles."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _SHARE = 0.2  # of drawn bools that are True
 class Picture:
     """The mask of one head, [q, k]: True where the query sees the key.
 
-    ``tiles`` are what the loop over keys makes of each tile (forward and dQ), ``transposed`` what the loop over
-    queries does (dK and dV): ``tile_map.Tile``s, [query tiles, key tiles]. ``tile`` is (queries, keys).
+    ``tiles`` are what the loop over keys makes of each tile (forward and dQ), ``transposed`` what the loop
+    over queries does (dK and dV): ``tile_map.Tile``s, [query tiles, key tiles]. ``tile`` is (queries, keys).
     ``assumptions`` says what was made up for the call.
     """
 
@@ -55,9 +55,10 @@ def sample(
     """The mask of batch 0, head 0. ``given`` sets consts, params and sizes, and fills inputs with one value.
 
     Inputs that are not given (nor in ``tensors``) get plain values: four runs of one length where ``sorted``,
-    numbers and bools from a fixed seed where they lie along a length or a named dim, else a third of the keys, 0.0,
-    and True. Sizes are 1, but for the head dims (64) and those that only an input names (16). ``tile`` is
-    by default such that the longer side has 16 to 31 tiles. Every misfit in ``given`` is told at once.
+    numbers and bools from a fixed seed where they lie along a length or a named dim, else a third of the
+    keys, 0.0, and True. Sizes are 1, but for the head dims (64) and those that only an input names (16).
+    ``tile`` is by default such that the longer side has 16 to 31 tiles. Every misfit in ``given`` is told
+    at once.
     """
     import torch
 
@@ -107,7 +108,7 @@ def sample(
 
 def _tile_of(length: int) -> int:
     """A power of two that gives 16 to 31 tiles, but no larger a tile than kernels have."""
-    return min(2 ** max((length // 16).bit_length() - 1, 0), 128)
+    return min(1 << max((length // 16).bit_length() - 1, 0), 128)
 
 
 def _require_fit(
@@ -177,14 +178,12 @@ def _fill(declared: Input, sizes: Mapping[str, int], value: Scalar | None) -> Te
 
 
 def _is_drawn(declared: Input) -> bool:
-    """Whether one value everywhere would show little: ints and bools by position, or by a dim of their own."""
+    """Whether one value everywhere would show little: ints and bools by place, or by a dim of their own."""
     own = set(declared.dims) - {1, *_SIZES}
     return DTYPES[declared.dtype] is not Type.FLOAT and not declared.sorted and bool(own)
 
 
-def _assumptions(
-    ir: AttentionIR, inputs: Mapping[str, Tensor], given: set[str]
-) -> tuple[str, ...]:
+def _assumptions(ir: AttentionIR, inputs: Mapping[str, Tensor], given: set[str]) -> tuple[str, ...]:
     lines = []
     for name in sorted({str(node.value) for node in leaves(ir.mask, op=Op.LOAD)} - given):
         declared = ir.input(name)

@@ -1,8 +1,8 @@
-"""A mask as a picture: scores in the shade of whether they are kept, tiles in the colour of what the loops do.
+"""A mask as a picture: a score's shade says whether it is kept, a tile's colour what the loops do with it.
 
-    █     FULL     visited, and no mask is evaluated
-    ░▒▓   PARTIAL  visited and masked: none, some or all of a character's scores are kept
-    ·     EMPTY    not visited
+█     FULL     visited, and no mask is evaluated
+░▒▓   PARTIAL  visited and masked: none, some or all of a character's scores are kept
+·     EMPTY    not visited
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _BLOCKS, _ASCII = "·░▒▓█", ".-+*#"
 _STYLES = ("bright_black", "yellow", "yellow", "yellow", "green")
 _EMPTY, _NONE, _SOME, _ALL, _FULL = range(5)
 
-# Not visited; masked and left out; masked and kept; kept without a mask; kept and not visited, which is a defect.
+# Not visited; masked and left out; masked and kept; kept without a mask; kept, not visited: a defect.
 COLOURS = ("#f2f4f5", "#ffe0b2", "#ef6c00", "#00796b", "#d50000")
 
 
 def terminal(picture: Picture) -> Text:
-    """The picture in characters: a row of text is some queries, a column some keys; the legend comes first."""
+    """The picture in characters, after its legend: a row of text is some queries, a column some keys."""
     columns = max(16, min(64, shutil.get_terminal_size().columns - 2))
     q_len, k_len = picture.keeps.shape
     across = _cell(-(-k_len // columns), picture.tile[1])
