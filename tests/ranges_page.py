@@ -161,7 +161,8 @@ _HEAD = f"""# Tiles visited
 What the loops of the zoo's kernels visit, beside the fewest tiles of {BLOCK} x {BLOCK} that hold every kept
 score; and how many of them evaluate the mask, beside those that hold a score which is not kept. The visited
 ones come from the plan's own bounds (`attngen show NAME --stage ranges` prints them), the fewest from the
-mask itself, score by score. `python tests/ranges_page.py` writes this page; `attngen mask NAME` draws the same.
+mask itself, score by score. `python tests/ranges_page.py` writes this page; `attngen mask NAME` draws the
+same.
 
 Lengths are queries x keys; consts and inputs are those of `tests/zoo_samples.py`, where the spec's own would
 not show at these lengths (a window of 4096 keys) or have no value. A cell is *visited / fewest · masked /

@@ -63,8 +63,8 @@ OTHERS = "Others"
 _HEAD = f"""# The zoo
 
 Ready specs, each from a paper or from code that people run: `attngen zoo` lists them, `attngen zoo NAME`
-prints one, and every command takes the name in place of a file. Consts are the paper's own where it names them;
-`--set NAME=VALUE` gives others, as it does for some drawings, so that the pattern fits into them.
+prints one, and every command takes the name in place of a file. Consts are the paper's own where it names
+them; `--set NAME=VALUE` gives others, as it does for some drawings, so that the pattern fits into them.
 
 The drawings show one head's mask over 512 queries (downwards; {FEW} where the spec is about few of them) and
 512 keys, and what the loops over keys, in forward and dQ, make of its tiles of {TILE[0]} x {TILE[1]}, as
