@@ -48,12 +48,12 @@ def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> T
     length, streamed = (grid.q_len, grid.k_len) if tiled == "q" else (grid.k_len, grid.q_len)
     first = torch.arange(0, length, own)
     last = (first + own).clamp(max=length) - 1
-    corners = {f"{tiled}_first": first.view(1, 1, -1), f"{tiled}_last": last.view(1, 1, -1)}
+    corners = {f"{tiled}_first": first.view(1, 1, -1, 1), f"{tiled}_last": last.view(1, 1, -1, 1)}
     shape = (grid.batch, grid.heads, len(first))
 
     def end(root: Expr | None, default: int) -> Tensor:
-        value = torch.tensor(default) if root is None else _value(root, env, corners)
-        return value.clamp(0, streamed).expand(shape)
+        value = torch.tensor([default]) if root is None else _value(root, env, corners)
+        return value.clamp(0, streamed).expand(*shape, 1)[..., 0]
 
     def down(x: Tensor) -> Tensor:
         return x // step * step
@@ -85,7 +85,10 @@ def _within(start: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
 
 
 def _value(root: Expr, env: Environment, corners: Mapping[str, Tensor]) -> Tensor:
-    """A bound's value, broadcastable to (batch, heads, tiles). Floats stand under comparisons: float32."""
+    """A value of tiles: broadcastable to (batch, heads, own tiles, streamed tiles).
+
+    What stands in bounds as a float stands under a comparison: float32.
+    """
     values: dict[Expr, Tensor] = {}
     for node in postorder(root):
         values[node] = _node(node, [values[a] for a in node.args], env, corners)
@@ -95,10 +98,7 @@ def _value(root: Expr, env: Environment, corners: Mapping[str, Tensor]) -> Tenso
 def _node(node: Expr, args: list[Tensor], env: Environment, corners: Mapping[str, Tensor]) -> Tensor:
     name = str(node.value)
     if node.op is Op.WORD:
-        if name in corners:
-            return corners[name]
-        known = env.grid.word(name)
-        return known.squeeze(3) if known.dim() else known  # b, h and h_kv lie along the first two dims
+        return corners[name] if name in corners else env.grid.word(name)
     if node.op is Op.CONST:
         return torch.tensor(node.value)
     if node.op is Op.SIZE:
