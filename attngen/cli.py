@@ -84,6 +84,14 @@ def _names(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
+def _pair(text: str) -> tuple[int, int]:
+    """``"64,128"`` as ``(64, 128)``."""
+    numbers = _numbers(text)
+    if len(numbers) != 2:
+        raise typer.BadParameter(f"{text!r} is not two positive numbers, as 64,128")
+    return numbers[0], numbers[1]
+
+
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for i, column in enumerate(columns):
@@ -204,15 +212,22 @@ def mask(
             help="Set a const, a param or a size (heads=8), or fill an input with one value.",
         ),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M,N", help="Queries and keys of a tile; by default such that there are some 16."
+        ),
+    ] = None,
 ) -> None:
-    """Show which keys each query sees, for the first head of the first sequence."""
-    from attngen.commands import mask as drawing
+    """Show which keys each query sees, and which tiles the kernels skip, for one head of one sequence."""
+    from attngen.commands import mask_drawing as drawing
+    from attngen.commands.mask import sample
 
-    picture = drawing.sample(find_spec(file), q, k, settings(set_ or ()))
+    picture = sample(find_spec(file), q, k, settings(set_ or ()), tile=_pair(tile) if tile else None)
     for line in picture.assumptions:
         print(line)
     if out is None:
-        print(drawing.terminal(picture))
+        Console().print(drawing.terminal(picture), soft_wrap=True)
     else:
         drawing.save_png(picture, out)
         print(f"wrote {out}")

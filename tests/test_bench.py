@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 from triton.runtime.jit import JITFunction
+from zoo_share import share
 
 from attngen.bench import from_ir
 from attngen.bench.compiles import compiled
@@ -360,7 +361,7 @@ def test_columns_align() -> None:
 # ---- Any spec ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", zoo_names())
+@pytest.mark.parametrize("name", share(zoo_names(), 3))
 def test_every_spec_of_the_zoo_gets_inputs_and_params(name: str) -> None:
     variant = build_variant(find_spec(name), overrides={})
     q, k = torch.randn(2, 4, 9, 16), torch.randn(2, 2, 11, 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from zoo_share import share
 
 import attngen
 from attngen.spec_file import zoo_names
@@ -30,7 +31,7 @@ def kernels(variant: Variant) -> dict[str, Any]:
     return {n: k for n, k in vars(variant._module).items() if n.endswith("_kernel")}
 
 
-@pytest.mark.parametrize("name", [*zoo_names(), "rich"])
+@pytest.mark.parametrize("name", ["rich", *share(zoo_names(), 3)])
 def test_kernels_are_specialised_on_strides_alone(name: str) -> None:
     """Triton compiles again for an integer that becomes 1 or divisible by 16, where it may look at it."""
     variant = attngen.compile(RICH) if name == "rich" else attngen.load(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -230,3 +231,18 @@ def test_an_odd_spec_gives_a_module_or_a_located_error(spec: str) -> None:
 def test_a_module_that_does_more_than_the_templates_is_seen(text: str) -> None:
     with pytest.raises(AssertionError, match="the emitted module"):
         inspect(text)
+
+
+def test_a_derivative_that_is_a_hoisted_value_is_computed_once() -> None:
+    """score * f(pos): its derivative f(pos) is what the kernel has for each row already."""
+    text = text_of("variant x\nscore = score * (1.0 + log(1 + max(pos, 0)))\nmask = causal")
+    both = text.partition("def logits_and_derivative(")[2].partition("\n\n\n")[0]
+    assert "tl.log" not in both
+    assert both.partition("\n")[0] == "dot, total_):"
+
+
+def test_a_gradient_by_column_takes_no_bounds_of_rows() -> None:
+    """Read by row and by column, as FoX reads its gates: each of its places is a row's or a column's."""
+    loop = zoo_text("fox").partition("def accumulate_dq(")[2].partition("\n\n\n")[0]
+    assert "column < k_len" in loop
+    assert "row" not in re.findall(r"\w+", loop)

@@ -23,7 +23,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("emit",),
     ("pipeline",),
     ("eager", "dropout_bits", "reference", "blockwise", "runtime"),
-    ("variant", "cpu_operators"),
+    ("variant", "cpu_operators", "tile_map"),
     ("testing", "bench", "compile_check"),
     ("__init__", "finder"),
     ("cli", "commands", "plugin", "__main__"),

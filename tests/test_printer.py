@@ -9,7 +9,7 @@ from spec_strategies import specs
 
 from attngen.errors import SpecErrors, SpecValueError
 from attngen.ir.build import build
-from attngen.ir.nodes import SCORE, AttentionIR, Op, const, make, word
+from attngen.ir.nodes import SCORE, SEARCHES, AttentionIR, Op, const, first, make, word
 from attngen.ir.printer import print_clauses, print_expr, print_ir
 from attngen.source import Source
 from attngen.syntax.docstring import decode_docstring, encode_docstring
@@ -149,3 +149,13 @@ def test_an_expression_prints_on_one_line() -> None:
     near = make(Op.LT, make(Op.ABS, make(Op.SUB, word("q"), word("k"))), const(4))
     assert print_expr(near) == "abs(q - k) < 4"
     assert print_expr(make(Op.AND, near, make(Op.NOT, near))) == "abs(q - k) < 4 and not abs(q - k) < 4"
+
+
+@pytest.mark.parametrize("op", SEARCHES)
+def test_a_search_that_two_bounds_share_prints(op: Op) -> None:
+    """As in the keys of a document's prefix: max(min(end, q_last + 1), min(end, prefix_end))."""
+    end = first(op, "doc", (word("b"),), word("q_last"))
+    shared = make(Op.MAX, make(Op.MIN, end, word("q_first")), make(Op.MIN, end, word("k_len")))
+    sign = ">=" if op is Op.FIRST else ">"
+    search = f"first(doc[b] {sign} q_last)"
+    assert print_expr(shared) == f"max(min({search}, q_first), min({search}, k_len))"

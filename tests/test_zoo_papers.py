@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from test_prelude import transformers_bucket
 from torch import Tensor
+from zoo_masks import MORE_MASKS
 
 import attngen
 from attngen.spec_file import zoo_names
@@ -323,7 +324,7 @@ def test_dropped_zeroes_weights_at_its_rate_and_scales_up_the_others() -> None:
 
 
 def test_every_spec_of_the_zoo_is_held_against_its_paper() -> None:
-    """Those that learn something, each by a test above; the others."""
+    """Those that learn something, each by a test above; the others; and those of zoo_masks."""
     with_tests = {"t5", "gpt_oss", "dense_bias", "relative_table", "head_gate", "swin_window_bias"}
     with_tests |= {"graphormer_spatial", "cosine_temperature", "dropped"}
-    assert with_tests | set(OTHERS) == set(zoo_names())
+    assert with_tests | set(OTHERS) | set(MORE_MASKS) == set(zoo_names())

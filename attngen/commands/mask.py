@@ -1,21 +1,20 @@
-"""``attngen mask``: which keys each query sees, as a picture in the terminal or in a PNG file."""
+"""``attngen mask``: the mask of a made-up call, score by score, and what the loops make of its tiles."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from attngen.analysis.simplify import simplify_ir
 from attngen.errors import BuildError
 from attngen.ir.nodes import AttentionIR, Input, Op, leaves
 from attngen.ir.types import DTYPES, Scalar, Type
 from attngen.pipeline import check_spec
+from attngen.plan.plan import Options, make_plan
 from attngen.source import Source
 
 if TYPE_CHECKING:
@@ -24,28 +23,48 @@ if TYPE_CHECKING:
 _SIZES = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 64, "v_dim": 64}
 _OTHER_SIZE = 16  # of a dimension that only an input's declaration names
 _LARGEST = 16384
+_SHARE = 0.2  # of drawn bools that are True
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``keeps`` [q, k] is True where the query sees the key; ``assumptions`` says what was made up for it."""
+    """The mask of one head, [q, k]: True where the query sees the key.
+
+    ``tiles`` are what the loop over keys makes of each tile (forward and dQ), ``transposed`` what the loop
+    over queries does (dK and dV): ``tile_map.Tile``s, [query tiles, key tiles]. ``tile`` is (queries, keys).
+    ``assumptions`` says what was made up for the call.
+    """
 
     title: str
     keeps: Tensor
+    tile: tuple[int, int]
+    tiles: Tensor
+    transposed: Tensor
     assumptions: tuple[str, ...]
 
 
-def sample(source: Source, q_len: int, k_len: int, given: Mapping[str, Scalar]) -> Picture:
+def sample(
+    source: Source,
+    q_len: int,
+    k_len: int,
+    given: Mapping[str, Scalar],
+    *,
+    tile: tuple[int, int] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Picture:
     """The mask of batch 0, head 0. ``given`` sets consts, params and sizes, and fills inputs with one value.
 
-    Inputs that are not given get plain values: four documents of one length where ``sorted``, a third of the
-    keys for other ints, 0.0, and True. Sizes are 1, but for the head dims (64) and those that only an input
-    names (16). Every misfit in ``given`` is told at once.
+    Inputs that are not given (nor in ``tensors``) get plain values: four runs of one length where ``sorted``,
+    numbers and bools from a fixed seed where they lie along a length or a named dim, else a third of the
+    keys, 0.0, and True. Sizes are 1, but for the head dims (64) and those that only an input names (16).
+    ``tile`` is by default such that the longer side has 16 to 31 tiles. Every misfit in ``given`` is told
+    at once.
     """
     import torch
 
     from attngen.eager import evaluate
     from attngen.reference import bind
+    from attngen.tile_map import key_tiles, query_tiles
 
     plain = check_spec(source).ir
     consts = {name for name, _ in plain.consts}
@@ -59,7 +78,8 @@ def sample(source: Source, q_len: int, k_len: int, given: Mapping[str, Scalar]) 
     if sizes["heads"] % sizes["kv_heads"]:
         raise typer.BadParameter(f"heads={sizes['heads']} is no multiple of kv_heads={sizes['kv_heads']}")
 
-    inputs = {i.name: _fill(i, sizes, given.get(i.name)) for i in ir.inputs}
+    tensors = tensors or {}
+    inputs = {i.name: tensors.get(i.name, _fill(i, sizes, given.get(i.name))) for i in ir.inputs}
     params = {p.name: given.get(p.name, p.default) for p in ir.params}
     needed = {str(node.value) for node in leaves(ir.mask, op=Op.PARAM)}
     missing = sorted(name for name in needed if params[name] is None)
@@ -74,7 +94,21 @@ def sample(source: Source, q_len: int, k_len: int, given: Mapping[str, Scalar]) 
     v = torch.zeros(1, 1, 1, 1).expand(*k.shape[:3], sizes["v_dim"])
     env = bind(ir, q, k, v, inputs, known)
     keeps = evaluate(ir.mask, env, torch.float32).expand(env.grid.shape)[0, 0]
-    return Picture(f"{ir.name}: {q_len} queries, {k_len} keys", keeps, _assumptions(ir, inputs, given))
+    plan = make_plan(simplify_ir(ir), Options())
+    size = tile or (_tile_of(max(q_len, k_len)),) * 2
+    return Picture(
+        title=f"{ir.name}: {q_len} queries, {k_len} keys",
+        keeps=keeps,
+        tile=size,
+        tiles=key_tiles(plan.key_loops, env, *size)[0, 0],
+        transposed=query_tiles(plan.query_loops, env, *size)[0, 0],
+        assumptions=_assumptions(ir, inputs, {*given, *tensors}),
+    )
+
+
+def _tile_of(length: int) -> int:
+    """A power of two that gives 16 to 31 tiles, but no larger a tile than kernels have."""
+    return min(1 << max((length // 16).bit_length() - 1, 0), 128)
 
 
 def _require_fit(
@@ -134,75 +168,32 @@ def _fill(declared: Input, sizes: Mapping[str, int], value: Scalar | None) -> Te
         return torch.tensor(_as(kind, value), dtype=wide).to(dtype).expand(shape)
     if kind is Type.INT and declared.sorted and shape:
         return (torch.arange(shape[-1]) * 4 // shape[-1]).to(dtype).expand(shape)
+    if _is_drawn(declared):
+        seeded = torch.Generator().manual_seed(0)
+        if kind is Type.BOOL:
+            return torch.rand(shape, generator=seeded) < _SHARE
+        return torch.randint(sizes["k_len"], shape, generator=seeded, dtype=dtype)
     plain: Mapping[Type, Scalar] = {Type.INT: sizes["k_len"] // 3, Type.FLOAT: 0.0, Type.BOOL: True}
     return torch.full(shape, plain[kind], dtype=dtype)
 
 
-def _assumptions(
-    ir: AttentionIR, inputs: Mapping[str, Tensor], given: Mapping[str, Scalar]
-) -> tuple[str, ...]:
+def _is_drawn(declared: Input) -> bool:
+    """Whether one value everywhere would show little: ints and bools by place, or by a dim of their own."""
+    own = set(declared.dims) - {1, *_SIZES}
+    return DTYPES[declared.dtype] is not Type.FLOAT and not declared.sorted and bool(own)
+
+
+def _assumptions(ir: AttentionIR, inputs: Mapping[str, Tensor], given: set[str]) -> tuple[str, ...]:
     lines = []
-    for name in sorted({str(node.value) for node in leaves(ir.mask, op=Op.LOAD)} - set(given)):
+    for name in sorted({str(node.value) for node in leaves(ir.mask, op=Op.LOAD)} - given):
         declared = ir.input(name)
-        if declared.sorted and declared.dims and DTYPES[declared.dtype] is Type.INT:
+        kind = DTYPES[declared.dtype]
+        if declared.sorted and declared.dims and kind is Type.INT:
             lines.append(f"made up: {name} has four equal runs, 0 to 3")
+        elif _is_drawn(declared):
+            what = f"is True for {_SHARE:.0%}" if kind is Type.BOOL else "has ints below k_len"
+            lines.append(f"made up: {name} {what}, at random (--set {name}=VALUE for one value)")
         else:
             value = inputs[name].flatten()[0].item() if inputs[name].numel() else "empty"
             lines.append(f"made up: {name} = {value} (--set {name}=VALUE for another)")
     return tuple(lines)
-
-
-def terminal(picture: Picture) -> str:
-    """The mask in block characters: a row of text is some queries, a column some keys."""
-    columns = max(16, min(64, shutil.get_terminal_size().columns - 2))
-    q_len, k_len = picture.keeps.shape
-    across = -(-k_len // columns)
-    down = min(2 * across, q_len)  # a character is about twice as high as it is wide
-    none, some, every = _characters()
-    lines = [picture.title, f"{none} none  {some} some  {every} all of {down} x {across} scores", ""]
-    for top in range(0, q_len, down):
-        band = picture.keeps[top : top + down]
-        blocks = [band[:, left : left + across] for left in range(0, k_len, across)]
-        lines.append("".join(every if b.all() else some if b.any() else none for b in blocks))
-    return "\n".join(lines)
-
-
-def _characters() -> tuple[str, str, str]:
-    blocks = ("·", "▒", "█")
-    try:
-        "".join(blocks).encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return (".", "+", "#")
-    return blocks
-
-
-def save_png(picture: Picture, path: Path) -> None:
-    """Draw the mask with matplotlib, which the ``plot`` extra brings."""
-    try:
-        from matplotlib.colors import ListedColormap
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise BuildError("a picture file needs matplotlib", hint="pip install 'attngen[plot]'") from None
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.add_subplot()
-    colours = ListedColormap(["#eceff1", "#00695c"])
-    q_len, k_len = picture.keeps.shape
-    axes.imshow(
-        picture.keeps.numpy(),
-        cmap=colours,
-        vmin=0,
-        vmax=1,
-        interpolation="nearest",
-        extent=(0.0, float(k_len), float(q_len), 0.0),
-        aspect="equal" if max(q_len, k_len) <= 8 * min(q_len, k_len) else "auto",
-    )
-    axes.set_title(picture.title)
-    axes.set_xlabel("key k")
-    axes.set_ylabel("query q")
-    if picture.assumptions:
-        figure.supxlabel("\n".join(picture.assumptions), fontsize="small")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib cannot write
-        raise BuildError(f"cannot write {path}: {error}") from None

@@ -56,6 +56,8 @@ def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
     inputs = tuple(_input(scope, x, reads, units) for x in learned)
     blocks = (*places_of.values(), *sinks.values())
     in_loop = [places_of[v.number] for v in views if v.part and v.in_places and not v.by_row]
+    by_score = any(v.part and v.in_places and not v.by_row and not v.by_column for v in views)
+    row_bounds = ("row", "q_len") if by_score else ()  # what keeps a tile's places inside the queries
     view = LearnedView(
         learned=inputs,
         reads=views,
@@ -63,7 +65,7 @@ def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
         derivatives_target=", ".join(r.by for r in reads if r.needs_derivative),
         units=tuple(units.values()),
         place_arguments=tuple(a for x in places for a in _arguments(scope, x)),
-        loop_uses=_loop_uses(derivatives, in_loop, [name for name, _ in units.values()]),
+        loop_uses=(*_loop_uses(derivatives, in_loop, [name for name, _ in units.values()]), *row_bounds),
     )
     uses = (*_uses(blocks), *(derivatives.uses if derivatives else ()))
     return view, frozenset(uses) - set(view.place_arguments)
@@ -164,7 +166,7 @@ def _arguments(scope: Scope, learned: Learned) -> Iterable[str]:
 
 def _loop_uses(derivatives: Function | None, places: list[Block], units: list[str]) -> tuple[str, ...]:
     uses = (*(derivatives.uses if derivatives else ()), *_uses(places))
-    return (*uses, *units, "row", "q_len") if places else uses
+    return (*uses, *units) if places else uses
 
 
 def _uses(blocks: Iterable[Block]) -> tuple[str, ...]:

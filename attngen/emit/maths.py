@@ -40,7 +40,9 @@ def function_of(
 ) -> Function:
     """A jitted function of ``roots``, under the clauses of a kind; it is given what is in ``parts``."""
     given = [*scope.program_values, *parts.row, *parts.column]
-    block = scope.kernel.results(roots, [g for g in given if g not in roots])
+    if len(roots) == 1:  # of several, one may be what the others are made of, and given: the argument
+        given = [g for g in given if g not in roots]
+    block = scope.kernel.results(roots, given)
     clauses = [text for key, text in print_clauses(scope.ir).items() if key.split("[")[0] == kind]
     lines = [line for clause in clauses for line in clause.splitlines()]
     name = scope.names.function(name)

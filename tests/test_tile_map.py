@@ -1,0 +1,202 @@
+"""The tile map says what the kernels do, and no kept score lies in a tile that they skip."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from kernel_calls import qkv, small_tiles
+from ranges_page import PAGE, Count, counts, page, plan_and_call
+from torch import Tensor
+from zoo_samples import sample_of
+from zoo_share import share
+
+import attngen
+from attngen.pipeline import compile_spec
+from attngen.source import Source
+from attngen.spec_file import zoo_names
+from attngen.tile_map import Tile, key_tiles, query_tiles
+
+E, P, F = Tile.EMPTY, Tile.PARTIAL, Tile.FULL
+
+
+def tiles(spec: str, q_len: int, k_len: int, block: int = 2, **inputs: Tensor) -> tuple[Any, Any]:
+    """Both directions of one spec's tiles as nested lists, for one head."""
+    from attngen.reference import bind
+
+    plan = compile_spec(Source(f"variant tested\n{spec}")).plan
+    q, k, v = qkv(q_len=q_len, k_len=k_len)
+    env = bind(plan.ir, q, k, v, inputs, {})
+    keys = key_tiles(plan.key_loops, env, block, block)
+    return keys[0, 0].tolist(), query_tiles(plan.query_loops, env, block, block)[0, 0].tolist()
+
+
+def test_a_causal_mask_has_a_diagonal_of_masked_tiles() -> None:
+    keys, queries = tiles("mask = causal", 4, 6)
+    assert keys == [[F, P, E], [F, F, P]]
+    assert queries == keys
+
+
+def test_a_ragged_edge_is_masked() -> None:
+    keys, queries = tiles("mask = causal", 5, 5)
+    assert keys == [[P, E, E], [F, P, E], [F, F, P]]
+    assert queries == [[P, E, E], [F, P, E], [P, P, P]]  # rows beyond the last query are masked here
+
+
+def test_two_ranges_of_one_tile_stay_apart() -> None:
+    keys, _ = tiles("mask = causal and (dist < 1024 or k < 4)", 4096, 4096, block=512)
+    assert keys[7] == [P, E, E, E, E, P, F, P]
+
+
+def test_a_sorted_table_is_searched() -> None:
+    doc = torch.tensor([[0, 0, 0, 0, 1, 1, 3, 3]])
+    spec = "input doc: int32[batch, k_len] sorted\nmask = doc[b, pos] == doc[b, k]"
+    keys, queries = tiles(spec, 8, 8, doc=doc.int())
+    assert keys == [[F, F, E, E], [F, F, E, E], [E, E, F, E], [E, E, E, F]]
+    assert queries == keys
+
+
+def test_a_head_has_tiles_of_its_own() -> None:
+    from attngen.reference import bind
+
+    spec = "variant tested\ninput window: int32[heads]\nmask = 0 <= dist < window[h]"
+    plan = compile_spec(Source(spec)).plan
+    q, k, v = qkv(heads=2, q_len=1024)
+    env = bind(plan.ir, q, k, v, {"window": torch.tensor([512, 1024]).int()}, {})
+    found = key_tiles(plan.key_loops, env, 256, 256)[0]
+    assert found[0].tolist() == [[P, E, E, E], [F, P, E, E], [P, F, P, E], [E, P, F, P]]
+    assert found[1].tolist() == [[P, E, E, E], [F, P, E, E], [F, F, P, E], [F, F, F, P]]
+
+
+# ---- The map and the emitted functions ---------------------------------------------------------------------
+
+
+@contextmanager
+def spied(module: Any, name: str, first: str) -> Iterator[dict[int, Any]]:
+    """What the emitted function ``name`` returns in here, by the argument ``first``."""
+    original = getattr(module, name)
+    parameters = inspect.signature(original.fn)
+    seen: dict[int, Any] = {}
+
+    def spy(*args: Any, **named: Any) -> Any:
+        result = original(*args, **named)
+        seen[number(parameters.bind(*args, **named).arguments[first])] = result
+        return result
+
+    setattr(module, name, spy)
+    try:
+        yield seen
+    finally:
+        setattr(module, name, original)
+
+
+def number(value: Any) -> int:
+    return value if isinstance(value, int) else int(value.handle.data.item())
+
+
+def steps(walk: Any, block: int) -> list[int]:
+    """The tiles of a loop (from, to, gaps), as ``over`` in the templates jumps."""
+    lo, hi, *rest = walk
+    found = []
+    for step in range(number(lo), number(hi), block):
+        for at, length in rest[0] if rest else ():
+            step += number(length) if step >= number(at) else 0
+        found.append(step // block)
+    return found
+
+
+def row_of(returned: Any, has_interior: bool, block: int, count: int) -> list[int]:
+    inner, edges = returned if has_interior else ((0, 0), returned)
+    row: list[int] = [E] * count
+    for kind, walk in ((F, inner), (P, edges)):
+        for at in steps(walk, block):
+            assert row[at] == E, "a tile is visited twice"
+            row[at] = kind
+    return row
+
+
+FIRST = {("streaming_llm", 50, 150), ("packed_documents", 90, 60), ("natten_2d", 70, 70)}
+MORE = [
+    "block_causal",
+    "prefix_lm",
+    "sliding_window",
+    "left_padded",
+    "longformer",
+    "shared_prefix",
+    "svg_spatial",
+    "packed_prefix",
+]
+CALLS = {(name, *shape) for name in MORE for shape in ((70, 70), (50, 150), (90, 60))} - FIRST
+
+
+@pytest.mark.parametrize(
+    ("name", "q_len", "k_len"),
+    [*sorted(FIRST), *(pytest.param(*call, marks=pytest.mark.slow) for call in sorted(CALLS))],
+)
+def test_the_kernels_visit_the_tiles_of_the_map(name: str, q_len: int, k_len: int) -> None:
+    one = sample_of(name)
+    variant = attngen.load(name, **one.small)
+    read = one.inputs(q_len, k_len)
+    q, k, v = (x.requires_grad_() for x in qkv(q_len=q_len, k_len=k_len))
+    plan, env = plan_and_call(name, q_len, k_len, one.small)
+    with small_tiles(variant):
+        with spied(variant.module, "key_range", "q_first") as keys:
+            out = variant(q, k, v, **read)
+        with spied(variant.module, "query_range", "k_first") as queries:
+            out.sum().backward()
+    mapped = key_tiles(plan.key_loops, env, 32, 16)[0, 0]  # the forward's small tiles
+    for first, returned in keys.items():
+        row = row_of(returned, plan.key_loops.has_interior, 16, mapped.shape[1])
+        assert row == mapped[first // 32].tolist()
+    mapped = query_tiles(plan.query_loops, env, 16, 32)[0, 0]  # those of dK and dV
+    for first, returned in queries.items():
+        row = row_of(returned, plan.query_loops.has_interior, 16, mapped.shape[0])
+        assert row == mapped[:, first // 32].tolist()
+    assert (len(keys), len(queries)) == (-(-q_len // 32), -(-k_len // 32))
+
+
+# ---- The zoo -----------------------------------------------------------------------------------------------
+
+SHORT = ((300, 300), (130, 400), (310, 170))
+EQUAL = [
+    "causal",
+    "sliding_window",
+    "gemma2_local",
+    "head_windows",
+    "prefix_lm",
+    "packed_documents",
+    "navit",
+    "streaming_llm",
+    "chunked",
+]
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_usual_masks_visit_no_tile_in_vain(name: str) -> None:
+    for shape in ((1500, 1500), (500, 1400), (900, 600)):
+        for found in counts(name, *shape):
+            assert found.visited == found.fewest, shape
+
+
+@pytest.mark.parametrize("name", ["neighbourhood_2d", "natten_2d"])
+def test_neighbourhoods_visit_at_most_a_tenth_more_than_they_must(name: str) -> None:
+    for shape in ((2048, 2048), (1500, 1500)):
+        for found in counts(name, *shape):
+            assert found.visited <= 1.1 * found.fewest, shape
+
+
+@pytest.mark.parametrize("name", share(zoo_names(), 4))
+def test_no_spec_of_the_zoo_skips_what_it_keeps_or_keeps_what_it_masks(name: str) -> None:
+    for shape in SHORT:  # counts() holds every tile against the mask
+        for found in counts(name, *shape, block=16):
+            assert isinstance(found, Count) and found.fewest <= found.visited
+
+
+@pytest.mark.slow
+def test_the_page_of_the_ranges_is_up_to_date() -> None:
+    """``python tests/ranges_page.py`` writes it."""
+    assert PAGE.read_text("utf-8") == page()
