@@ -12,16 +12,26 @@ The spec:
     score = score - slopes[h] * abs(dist)
     mask = dist >= 0
 
-The mask bounds what a tile visits (offset = k_len - q_len: the last query is aligned with the last key).
+Loop bounds, from the mask, where offset = k_len - q_len (so that pos = q + offset):
 
-    The queries q_first..q_last
-        can keep no keys but [0, q_last + offset + 1)
-        all keep [0, q_first + offset + 1)
-    The keys k_first..k_last
-        can be kept by no queries but [k_first - offset, q_len)
-        are kept by all of [k_last - offset, q_len)
+    Query q sees no keys but
+        [0, pos + 1)
+    so a tile of queries q_first..q_last (forward, dQ) visits
+        [0, q_last + offset + 1)
+    and needs no mask in whole tiles of what every query of it sees:
+        [0, q_first + offset + 1)
+    Key k is seen by no queries but
+        [k - offset, q_len)
+    so a tile of keys k_first..k_last (dK, dV) visits
+        [k_first - offset, q_len)
+    and needs no mask in whole tiles of what every key of it is seen by:
+        [k_last - offset, q_len)
 
-Whole tiles of what all keep run without the mask.
+What is proven of it, for every call:
+
+    - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
+      not -inf where q and k are finite. The launcher looks (EMPTY_ROWS), and only otherwise is the division
+      by the row's sum guarded.
 """
 
 import math
@@ -156,6 +166,9 @@ def over(step, gaps):
 
 # ---- Forward -----------------------------------------------------------------------------------------------
 
+# The least float32: a row's maximum before its first key. From -inf the differences below would be NaN.
+LEAST = tl.constexpr(-3.4028234663852886e38)
+
 
 @triton.jit
 def attend(
@@ -197,10 +210,9 @@ def attend(
         if MASKED:
             logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
 
-        new_max = tl.maximum(row_max, tl.max(logit, 1))
-        reference = tl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has kept nothing yet
-        rescale = tl.exp2(row_max - reference)
-        weights = tl.exp2(logit - reference[:, None])
+        new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
+        rescale = tl.exp2(row_max - new_max)
+        weights = tl.exp2(logit - new_max[:, None])
         row_sum = row_sum * rescale + tl.sum(weights, 1)
         row_max = new_max
     final = (hi - 1) // BLOCK_N * BLOCK_N
@@ -237,8 +249,12 @@ def forward_kernel(
     EXACT: tl.constexpr,
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
+    EMPTY_ROWS: tl.constexpr,
 ):
-    """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
+    """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first.
+
+    EMPTY_ROWS: some row may keep no key.
+    """
     scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     q_first, head = program_of(q_len, BLOCK_M, True)
     b, h = head // heads, head % heads
@@ -259,7 +275,7 @@ def forward_kernel(
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
     state = (
         tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),
-        tl.full([BLOCK_M], float("-inf"), tl.float32),
+        tl.full([BLOCK_M], LEAST, tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M, BLOCK_N], tl.float32),
@@ -278,10 +294,12 @@ def forward_kernel(
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    kept_any = row_sum != 0.0  # NaN stays NaN
-    row_sum = tl.where(kept_any, row_sum, 1.0)
+    if EMPTY_ROWS:
+        kept_any = row_sum != 0.0  # NaN stays NaN
+        row_max = tl.where(kept_any, row_max, float("-inf"))
+        row_sum = tl.where(kept_any, row_sum, 1.0)
     acc = acc * (1.0 / row_sum)[:, None]
-    lse = tl.where(kept_any, row_max * 0.6931471805599453 + tl.log(row_sum), float("-inf"))
+    lse = row_max * 0.6931471805599453 + tl.log(row_sum)
     store_tile(out_of, acc, q_first, V_DIM)
     place = head.to(tl.int64) * q_len + row
     tl.store(Lse + place, lse, mask=row < q_len)
@@ -842,6 +860,7 @@ def launch_forward(q, k, v, slopes, out, lse, row_max, log2_sum):
             *sizes_of(q, k),
             *variant_arguments(q, k, v, slopes),
             **constants,
+            EMPTY_ROWS=q.shape[2] > k.shape[2],
         )
 
 
@@ -916,7 +935,7 @@ def launch_backward(q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_209d9080fb39_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_b427abe3e309_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

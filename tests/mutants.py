@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "row_maximum_from_zero",
         FORWARD,
-        'tl.full([BLOCK_M], float("-inf"), tl.float32)',
+        "tl.full([BLOCK_M], LEAST, tl.float32)",
         "tl.zeros([BLOCK_M], tl.float32)",
         "the running maximum starts at 0: rows of very negative scores underflow",
         "lowered",
@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "empty_row_unguarded",
         FORWARD,
-        'reference = tl.where(new_max == float("-inf"), 0.0, new_max)',
-        "reference = new_max",
+        "tl.full([BLOCK_M], LEAST, tl.float32)",
+        'tl.full([BLOCK_M], float("-inf"), tl.float32)',
         "a row that has kept nothing yet computes -inf - -inf",
         "window",
     ),

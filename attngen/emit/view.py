@@ -266,6 +266,14 @@ class Sink:
 
 
 @dataclass(frozen=True)
+class Guards:
+    """Whether the forward must look for rows that kept nothing; "" as the condition: at every launch."""
+
+    has_empty_rows: bool
+    empty_rows_if: str
+
+
+@dataclass(frozen=True)
 class Launch:
     """The variant's own arguments of the kernels, and what the launcher computes for them."""
 
@@ -305,7 +313,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
+class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

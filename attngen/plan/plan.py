@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from attngen.analysis.block_range import key_ranges, query_ranges
+from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
 from attngen.analysis.simplify import simple
@@ -54,6 +55,7 @@ class Plan:
     query_loops: Loops
     scale_on_host: bool
     tiles: Table
+    facts: Facts
     learned: tuple[Learned, ...] = ()
 
     @cached_property
@@ -88,6 +90,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
+        facts=facts_of(ir),
         learned=learned_inputs(ir),
     )
 
