@@ -37,8 +37,8 @@ class Facts:
     """Each of these is a proof; what is not proven is not here.
 
     ``nonempty`` says which key every row keeps, or what a proof of it lacks. ``bound`` is what
-    ``abs(score)`` does not pass, rounding aside. ``shifts`` are the score's terms that are the same for all keys of a row. ``inside`` has every
-    index that needs no clamp, in the order of the clauses.
+    ``abs(score)`` does not pass, rounding aside. ``shifts`` are the score's terms that are the same for all
+    keys of a row. ``inside`` has every index that needs no clamp, in the order of the clauses.
     """
 
     nonempty: Nonempty | MaybeEmpty
