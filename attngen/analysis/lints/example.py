@@ -94,7 +94,7 @@ def _value(op: Op, args: list[Scalar | None]) -> Scalar | None:
 
 
 def with_params(root: Expr, ir: AttentionIR) -> str:
-    """The values of the params that an expression reads, as more sizes of a call; those without are unknown."""
+    """The defaults of the params that an expression reads, as they follow the sizes of a call."""
     read = {node.value for node in leaves(root, op=Op.PARAM)}
     return "".join(f", {p.name} = {p.default}" for p in ir.params if p.name in read and p.default is not None)
 

@@ -72,7 +72,8 @@ def future_keys(ir: AttentionIR) -> Iterator[Lint]:
 def _leak(place: Place, sees: str, claim: str, ir: AttentionIR) -> Lint:
     message = (
         f"query q = {place.q}{_of_head(place)} {sees} the key k = {place.k} after it "
-        f"({place.sizes}{with_params(ir.mask, ir)}), although {claim}; if that is meant, let the docstring say what is seen besides"
+        f"({place.sizes}{with_params(ir.mask, ir)}), although {claim}; "
+        "if that is meant, let the docstring say what is seen besides"
     )
     return Lint("future-keys", message, ir.spans.get("mask"))
 

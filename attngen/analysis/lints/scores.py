@@ -77,8 +77,10 @@ def _is_unbounded(known: Interval) -> bool:
 def _lines(
     ir: AttentionIR,
 ) -> Iterator[tuple[str, list[Expr], dict[Expr, Interval], dict[Expr, bool]]]:
-    """Of each line of the score: its key in ``ir.spans``, and the nodes that it adds to the lines above; of all
-    nodes what is known, and of those so far whether they read the score."""
+    """Of each line of the score: its key in ``ir.spans``, and the nodes that it adds to the lines above.
+
+    Then, of all nodes, what is known of them, and of those so far whether they read the score.
+    """
     known = interval_of(*ir.score, ir=ir)
     reads_score: dict[Expr, bool] = {}
     for number, root in enumerate(ir.score):
