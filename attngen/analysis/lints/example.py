@@ -18,7 +18,7 @@ from attngen.ir.types import Scalar, Type
 
 _SMALL = (1, 2, 3, 4, 6, 9)
 _LARGEST = 5_000  # of a length that is tried
-_MOST_CONSTANTS = 6
+_MOST_CONSTANTS = 4
 _SIZES = {"batch": 1, "heads": 2, "kv_heads": 1, "head_dim": 64, "v_dim": 64}
 _HEADS = ({"b": 0, "h": 0, "h_kv": 0}, {"b": 0, "h": 1, "h_kv": 0})
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import reduce
+from itertools import islice
 
 from attngen.analysis.block_range import Bound, key_ranges
 from attngen.analysis.interval import certainly, interval_of
@@ -22,7 +23,13 @@ from attngen.analysis.simplify import simplify
 from attngen.ir.nodes import AttentionIR, Expr, Op, make, postorder, substitute, word
 from attngen.ir.types import Type
 
+# One query, as something that does not vary over its tile.
+_OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
+_ALONE = {word("q"): word("q_first"), word("pos"): make(Op.ADD, word("q_first"), _OFFSET)}
+
 _MOST_NODES = 200  # of a mask whose clauses are weighed against each other
+_MOST_PARTS = 8  # of a chain of clauses that are
+_MOST_PLACES = 300  # looked at before a proof is tried
 
 
 def empty_rows(ir: AttentionIR) -> Iterator[Lint]:
@@ -32,8 +39,11 @@ def empty_rows(ir: AttentionIR) -> Iterator[Lint]:
 
 
 def blind_rows(ir: AttentionIR) -> Iterator[Lint]:
-    """mask = dist > 0: the first query sees nothing, whatever the inputs hold."""
-    if _never_holds(ir.mask, ir):
+    """mask = dist > 0: the first query sees nothing, whatever the inputs hold.
+
+    A docstring that says that some see nothing means it.
+    """
+    if _BLIND.search(ir.doc) or _never_holds(ir.mask, ir):
         return
     mask = Partial(simplify(ir.mask), ir)
     for row in rows(ir.mask):
@@ -51,7 +61,7 @@ def future_keys(ir: AttentionIR) -> Iterator[Lint]:
     A docstring that speaks of what lies beyond causality (a prefix, global tokens, both directions) means it.
     """
     mask = simplify(ir.mask)
-    claim = _claim(ir, mask)
+    claim, is_partly = _claim(ir, mask)
     if claim is None or not any(_reaches_beyond(bound.hi, ir) for bound in _rows(mask, ir)):
         return
     partial, after = Partial(mask, ir), word("pos")
@@ -63,7 +73,7 @@ def future_keys(ir: AttentionIR) -> Iterator[Lint]:
         if seen is True:
             yield _leak(place, "sees", claim, ir)
             return
-        if seen is None and maybe is None:
+        if seen is None and maybe is None and is_partly:
             maybe = place
     if maybe is not None:
         yield _leak(maybe, "may see", claim, ir)
@@ -82,6 +92,7 @@ def _of_head(place: Place) -> str:
     return f" of head h = {place.h}" if place.h else ""
 
 
+_BLIND = re.compile(r"\b(sees?|seen|attends?|keeps?|kept|has|have) (to )?(nothing|none|no)\b", re.IGNORECASE)
 _CAUSAL = re.compile(r"causal|autoregressive|decoder[- ]only", re.IGNORECASE)
 _NOT_CAUSAL = re.compile(r"\b(non|not|no|bi|un)[- _]?(causal|autoregressive)", re.IGNORECASE)
 _BESIDES = re.compile(
@@ -91,18 +102,21 @@ _BESIDES = re.compile(
 )
 
 
-def _claim(ir: AttentionIR, mask: Expr) -> str | None:
-    """What says that the variant is causal, or None."""
+def _claim(ir: AttentionIR, mask: Expr) -> tuple[str | None, bool]:
+    """What says that the variant is causal, or None; and whether a part of the mask itself does.
+
+    Under words alone an input may decide what is later: a mask by true places is causal too.
+    """
     name, doc = ir.name.replace("_", " "), ir.doc
     if any(pattern.search(f"{name} {doc}") for pattern in (_BESIDES, _NOT_CAUSAL)):
-        return None
+        return None, False
     sums = Sums()
     if any(_is_causal(atom, sums) for atom in _kept_by(mask)):
-        return "a part of the mask is causal"
+        return "a part of the mask is causal", True
     if _CAUSAL.search(name):
-        return f"the variant is called {ir.name}"
-    found = _CAUSAL.search(doc)
-    return f"the docstring says '{found.group()}'" if found else None
+        return f"the variant is called {ir.name}", False
+    found = _CAUSAL.search(doc.split("\n\n")[0])  # what follows the first paragraph may be a paper's title
+    return f"the docstring says '{found.group()}'" if found else None, False
 
 
 def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
@@ -134,7 +148,7 @@ def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
 
 
 def _parts(whole: Expr) -> list[Expr]:
-    """The operands of a chain of ``and`` or of ``or``, each once; none for another expression."""
+    """The operands of a short chain of ``and`` or of ``or``, each once; none of another expression."""
     if whole.op not in (Op.AND, Op.OR):
         return []
     found: dict[Expr, None] = {}
@@ -145,11 +159,18 @@ def _parts(whole: Expr) -> list[Expr]:
             stack += reversed(node.args)
         else:
             found.setdefault(node)
-    return list(found) if len(found) > 1 else []
+    return list(found) if 1 < len(found) <= _MOST_PARTS else []
 
 
 def _implies(first: Expr, second: Expr, ir: AttentionIR) -> bool:
-    return _never_holds(make(Op.AND, first, make(Op.NOT, second)), ir)
+    against = make(Op.AND, first, make(Op.NOT, second))
+    return not _holds_somewhere(against, ir) and _never_holds(against, ir)
+
+
+def _holds_somewhere(condition: Expr, ir: AttentionIR) -> bool:
+    """Whether one of a few places fulfils a condition: sooner found than a proof fails."""
+    partial = Partial(condition, ir)
+    return any(partial.at(place) is True for place in islice(places(condition), _MOST_PLACES))
 
 
 def _never_holds(condition: Expr, ir: AttentionIR) -> bool:
@@ -157,7 +178,8 @@ def _never_holds(condition: Expr, ir: AttentionIR) -> bool:
     known = simplify(condition)
     if certainly(interval_of(known, ir=ir)[known]) is False:
         return True
-    return all(_is_empty(bound, ir) for bound in _rows(known, ir))
+    alone = simplify(substitute(known, _ALONE))  # exact, where conditions on q itself are not looked into
+    return any(all(_is_empty(bound, ir) for bound in _rows(one, ir)) for one in (alone, known))
 
 
 def _rows(mask: Expr, ir: AttentionIR) -> list[Bound]:
