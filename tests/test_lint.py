@@ -102,7 +102,7 @@ def test_no_future_keys(mask: str) -> None:
         ("Attention with a window.", "v", "abs(dist) < 8", False),
         ("Causal attention with a window.", "v", "0 <= dist < 8", False),
         ("Non-causal attention with a window.", "v", "abs(dist) < 8", False),
-        ('A window.\n\nX 2020, 'Causal Things'", "v", "abs(dist) < 8", False),
+        ("A window.\n\nX 2020, Causal Things", "v", "abs(dist) < 8", False),
         ("Causal, and the first four keys are global.", "v", "causal or k < 4", False),
         ("Causal, with a mistake.", "v", "causal or k < 4", True),
     ],
