@@ -97,6 +97,14 @@ MUTANTS = (
         "window",
     ),
     Mutant(
+        "rows_before_every_key_forgotten",
+        "attngen/analysis/nonempty.py",
+        '(word("pos"), Sizes.NO_FEWER_KEYS)',
+        '(word("pos"), Sizes.ANY)',
+        "no row is called empty, though with more queries than keys the first ones see none",
+        "causal",
+    ),
+    Mutant(
         "last_product_from_the_next_tile",
         FORWARD,
         "final = (hi - 1) // BLOCK_N * BLOCK_N",
@@ -402,9 +410,9 @@ MUTANTS = (
     ),
     Mutant(
         "clamp_one_element_late",
-        "attngen/plan/arithmetic.py",
-        "return self.intervals[index].hi <= dim - 1",
-        "return self.intervals[index].hi <= dim",
+        "attngen/analysis/within.py",
+        "return self._values.of(index).hi <= dim - 1",
+        "return self._values.of(index).hi <= dim",
         "an index one past the end is taken as proven in range",
         "by_distance",
     ),

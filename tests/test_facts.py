@@ -180,7 +180,7 @@ def test_the_docstring_tells_each_fact_and_its_reason() -> None:
     )
     words = " ".join(compile_spec(find_spec("t5")).text.split('"""')[1].split())
     assert "Index 1 of table is 0 to 31, inside its 32 elements: no clamp." in words
-    assert "Not proven: that no row is empty, since table may bring -inf." in words
+    assert "A row may be empty, since table may bring -inf. It gives out = 0 and lse = -inf." in words
     assert "abs(score) <= abs(cap)" in compile_spec(find_spec("softcap")).text.split('"""')[1]
     moved = text_of("input g: float32[heads, q_len]", "score = score + g[h, q]").split('"""')[1]
     assert "The term g[h, q] of the score is one number for all keys of a row" in " ".join(moved.split())

@@ -20,11 +20,11 @@ def facts_text(facts: Facts, ir: AttentionIR) -> list[str]:
 def _rows(facts: Facts, ir: AttentionIR) -> Iterator[str]:
     proof = facts.nonempty
     if isinstance(proof, MaybeEmpty):
-        sink = " (unless the sink is finite)" if ir.sink is not None else ""
+        lse = "lse = -inf" if ir.sink is None else "lse = the sink's logit"
         lacks = (
             f"{_readers(ir)} may bring -inf" if proof.by_score else "no one key passes the mask in every row"
         )
-        yield f"Not proven: that no row is empty, since {lacks}. An empty row gives 0 and lse = -inf{sink}."
+        yield f"A row may be empty, since {lacks}. It gives out = 0 and {lse}."
         return
     if proof.key is None:
         yield "No row is empty: the sink's logit is finite. Nothing guards the division by the row's sum."
