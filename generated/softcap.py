@@ -32,7 +32,8 @@ What is proven of it, for every call:
     - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
       not -inf where q and k are finite. The launcher looks (EMPTY_ROWS), and only otherwise is the division
       by the row's sum guarded.
-    - Scores are bounded: abs(score) <= abs(cap).
+    - Scores are bounded: abs(score) <= abs(cap). Where that is small enough for 2**logit itself, the forward
+      takes no maximum (BOUNDED).
 """
 
 import math
@@ -200,6 +201,7 @@ def attend(
     keys_of,
     values_of,
     context,
+    BOUNDED: tl.constexpr,
     MASKED: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     V_DIM: tl.constexpr,
@@ -212,6 +214,7 @@ def attend(
 
     ``state`` is acc [BLOCK_M, BLOCK_DV], row_max (base 2), row_sum and rescale [BLOCK_M], and weights
     [BLOCK_M, BLOCK_N]: those of the keys from ``last`` on, in float32, which acc does not hold yet.
+    BOUNDED: 2**logit neither overflows nor vanishes, so no maximum is taken out of it: row_max stays 0.
     """
     acc, row_max, row_sum, rescale, weights, last = state
     scale_over_cap, cap_log2, pos = context
@@ -224,7 +227,8 @@ def attend(
 
         # On the tensor cores while the softmax below runs. At the very first step the weights are 0.
         values = load_tile(values_of, owed, V_DIM, BLOCK_N, acc.shape[1], MASKED, TMA)
-        acc = acc * rescale[:, None]
+        if not BOUNDED:
+            acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
 
         column = n + tl.arange(0, BLOCK_N)[None, :]
@@ -233,11 +237,15 @@ def attend(
         if MASKED:
             logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
 
-        new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
-        rescale = tl.exp2(row_max - new_max)
-        weights = tl.exp2(logit - new_max[:, None])
-        row_sum = row_sum * rescale + tl.sum(weights, 1)
-        row_max = new_max
+        if BOUNDED:
+            weights = tl.exp2(logit)
+            row_sum += tl.sum(weights, 1)
+        else:
+            new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
+            rescale = tl.exp2(row_max - new_max)
+            weights = tl.exp2(logit - new_max[:, None])
+            row_sum = row_sum * rescale + tl.sum(weights, 1)
+            row_max = new_max
     final = (hi - 1) // BLOCK_N * BLOCK_N
     last = tl.where(lo < hi, final, last)
     return acc, row_max, row_sum, rescale, weights, last
@@ -273,6 +281,7 @@ def forward_kernel(
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
     EMPTY_ROWS: tl.constexpr,
+    BOUNDED: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first.
 
@@ -299,7 +308,7 @@ def forward_kernel(
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
     state = (
         tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),
-        tl.full([BLOCK_M], LEAST, tl.float32),
+        tl.full([BLOCK_M], 0.0 if BOUNDED else LEAST, tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M, BLOCK_N], tl.float32),
@@ -312,6 +321,7 @@ def forward_kernel(
         keys_of,
         values_of,
         context,
+        BOUNDED,
         False,
         HEAD_DIM,
         V_DIM,
@@ -327,6 +337,7 @@ def forward_kernel(
         keys_of,
         values_of,
         context,
+        BOUNDED,
         True,
         HEAD_DIM,
         V_DIM,
@@ -340,7 +351,8 @@ def forward_kernel(
     # The product with V that is still owed, if there was any key.
     if (inner[0] < inner[1]) | (edges[0] < edges[1]):
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
-        acc = acc * rescale[:, None]
+        if not BOUNDED:
+            acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
     if EMPTY_ROWS:
         kept_any = row_sum != 0.0  # NaN stays NaN
@@ -769,6 +781,10 @@ TILES = {
     },
 }
 
+# Scores that do not pass this need no maximum taken out of them: exp(score) is then 2**-75 to 2**75, and its
+# sums with values below 2**32 stay within float32 and bfloat16. Weights in float16 hold no such range.
+LARGEST_BOUND = 52.0
+
 # The backward's numbers by query are padded to a multiple of this, so that no tile reads past a head's end.
 ROW_PADDING = 128
 
@@ -818,6 +834,11 @@ def tile_source(x, rows, columns, tma):
 def strides_of(x):
     """Strides in elements. Those of a dimension of 1 are never used, whatever they are: 0."""
     return (*(s if n > 1 else 0 for s, n in outer_strides(x)), x.stride(3) if x.shape[3] > 1 else 1)
+
+
+def float32(x):
+    """The nearest float32, as a Python float: what a kernel would read."""
+    return torch.tensor(x, dtype=torch.float32).item()
 
 
 def variant_arguments(q, k, v, cap):
@@ -912,6 +933,7 @@ def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum):
             *variant_arguments(q, k, v, cap),
             **constants,
             EMPTY_ROWS=q.shape[2] > k.shape[2],
+            BOUNDED=q.dtype != torch.float16 and abs(float32(cap)) <= LARGEST_BOUND,
         )
 
 
@@ -986,7 +1008,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_9b8a0fd6d9ab_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_b383ab51d849_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -348,6 +348,39 @@ def test_a_kernel_without_a_guard_is_right_at_every_size(
     judge(variant_of(*lines), call=inputs, q_len=q_len, k_len=k_len)
 
 
+@pytest.mark.parametrize("cap", [0.5, 51.9, 52.0, -40.0, 60.0, 0.0])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_bounded_score_needs_no_maximum(cap: float, dtype: str) -> None:
+    """Queries and keys so long that most scores lie at either bound."""
+    variant = variant_of("param cap: float", "score = softcap(score * 40.0, cap)", "mask = 0 <= dist < 5")
+    assert "BOUNDED=q.dtype != torch.float16 and abs(float32(cap)) <= LARGEST_BOUND" in variant.source
+    judge(variant, call={"cap": cap or 1e-30}, q_len=11, k_len=9, dtype=dtype)
+
+
+@pytest.mark.parametrize("cap", [INF, math.nan])
+def test_a_bound_that_is_none_is_not_taken_for_one(cap: float) -> None:
+    variant = variant_of("param cap: float", "score = clamp(score, -cap, cap)")
+    q, k, v = qkv(q_len=5)
+    torch.testing.assert_close(
+        variant(q, k, v, cap=cap), variant.reference(q, k, v, cap=cap).float(), equal_nan=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "bounded"),
+    [
+        (("score = softcap(score, 30.0)",), True),
+        (("param c: float", "score = softcap(score, c) + 1.0"), True),
+        (("input c: float32[heads]", "score = softcap(score, c[h])"), False),
+        (("score = softcap(score, 30.0)", "sink = 0.0"), False),
+        (("score = tanh(score) * head_dim",), False),
+        (("mask = causal",), False),
+    ],
+)
+def test_a_bound_is_used_where_the_launcher_can_compute_it(lines: tuple[str, ...], bounded: bool) -> None:
+    assert ("BOUNDED" in text_of(*lines)) is bounded
+
+
 def test_rows_before_every_key_give_0_and_minus_infinity() -> None:
     q, k, v = qkv(q_len=7, k_len=4)
     out, lse = variant_of("mask = causal")(q, k, v, return_lse=True)

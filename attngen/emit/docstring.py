@@ -27,7 +27,7 @@ def module_docstring(plan: Plan) -> str:
     spec = [part for line in print_ir(replace(ir, doc="")).splitlines() for part in folded(line, 106)]
     parts.append("The spec:\n\n" + escaped("\n".join(f"    {line}" for line in spec)))
     parts.append(_bounds(plan))
-    facts = [part for fact in facts_text(plan.facts, ir) for part in bullet(fact, 106)]
+    facts = [part for fact in facts_text(plan) for part in bullet(fact, 106)]
     parts.append("What is proven of it, for every call:\n\n" + escaped("\n".join(f"    {x}" for x in facts)))
     return "\n\n".join(parts) + "\n"
 

@@ -8,13 +8,15 @@ from attngen.analysis.facts import Facts, Inside
 from attngen.analysis.nonempty import MaybeEmpty, Sizes
 from attngen.ir.nodes import AttentionIR, Expr, Op, postorder
 from attngen.ir.printer import print_expr
+from attngen.plan.plan import Plan
 
 _WIDEST = 60  # columns of an expression that a sentence can hold
 
 
-def facts_text(facts: Facts, ir: AttentionIR) -> list[str]:
+def facts_text(plan: Plan) -> list[str]:
     """One paragraph a fact: what holds, why, and what the kernels do for it."""
-    return [*_rows(facts, ir), *_bound(facts, ir), *_shifts(facts, ir), *_indices(facts, ir)]
+    facts, ir = plan.facts, plan.ir
+    return [*_rows(facts, ir), *_bound(plan), *_shifts(facts, ir), *_indices(facts)]
 
 
 def _rows(facts: Facts, ir: AttentionIR) -> Iterator[str]:
@@ -49,9 +51,13 @@ def _readers(ir: AttentionIR) -> str:
     return " or ".join(dict.fromkeys(names)) or "the score"
 
 
-def _bound(facts: Facts, ir: AttentionIR) -> Iterator[str]:
-    if facts.bound is not None:
-        yield f"Scores are bounded: abs(score) <= {_short(facts.bound)}."
+def _bound(plan: Plan) -> Iterator[str]:
+    bound = plan.facts.bound
+    if bound is not None:
+        text = f"Scores are bounded: abs(score) <= {_short(bound)}."
+        if plan.launch_bound is not None:
+            text += " Where that is small enough for 2**logit itself, the forward takes no maximum (BOUNDED)."
+        yield text
 
 
 def _shifts(facts: Facts, ir: AttentionIR) -> Iterator[str]:
@@ -66,7 +72,7 @@ def _shifts(facts: Facts, ir: AttentionIR) -> Iterator[str]:
         )
 
 
-def _indices(facts: Facts, ir: AttentionIR) -> Iterator[str]:
+def _indices(facts: Facts) -> Iterator[str]:
     """The indices that are more than a word, which is what one would clamp by habit."""
     told = set()
     for fact in facts.inside:

@@ -1,13 +1,14 @@
-"""When the forward kernel must look for rows that kept nothing: always, never, or as the launch's sizes say.
+"""What the forward kernel is spared at some launches: to look for empty rows, to take a maximum.
 
-mask = causal   ->   EMPTY_ROWS=q.shape[2] > k.shape[2]
+mask = causal                 ->   EMPTY_ROWS=q.shape[2] > k.shape[2]
+score = softcap(score, cap)   ->   BOUNDED=q.dtype != torch.float16 and abs(cap) <= LARGEST_BOUND
 """
 
 from __future__ import annotations
 
 from attngen.analysis.nonempty import MaybeEmpty, Sizes
+from attngen.emit.scope import Scope
 from attngen.emit.view import Guards
-from attngen.plan.plan import Plan
 
 #: When a call is not as a proof needs it, in the launcher's words.
 _BREAKS = {
@@ -17,9 +18,16 @@ _BREAKS = {
 }
 
 
-def make_guards(plan: Plan) -> Guards:
-    """The launcher's condition, where there is one."""
-    proof = plan.facts.nonempty
+def make_guards(scope: Scope) -> Guards:
+    """The launcher's conditions, where there are some."""
+    proof = scope.plan.facts.nonempty
     if isinstance(proof, MaybeEmpty):
-        return Guards(has_empty_rows=True, empty_rows_if="")
-    return Guards(has_empty_rows=proof.sizes is not Sizes.ANY, empty_rows_if=_BREAKS[proof.sizes])
+        has_empty_rows, empty_rows_if = True, ""
+    else:
+        has_empty_rows, empty_rows_if = proof.sizes is not Sizes.ANY, _BREAKS[proof.sizes]
+    bound = scope.plan.launch_bound
+    bounded_if = ""
+    if bound is not None:
+        (text,) = scope.host.results([bound]).results
+        bounded_if = f"q.dtype != torch.float16 and {text} <= LARGEST_BOUND"
+    return Guards(has_empty_rows, empty_rows_if, bounded_if)

@@ -267,10 +267,15 @@ class Sink:
 
 @dataclass(frozen=True)
 class Guards:
-    """Whether the forward must look for rows that kept nothing; "" as the condition: at every launch."""
+    """What the forward is spared, where the launcher finds these conditions on its arguments to hold.
+
+    ``has_empty_rows``: it looks for rows that kept nothing, if ``empty_rows_if``, or always where that is "".
+    ``bounded_if``: it takes no maximum; never where that is "".
+    """
 
     has_empty_rows: bool
     empty_rows_if: str
+    bounded_if: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
+from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, postorder
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
@@ -68,6 +68,18 @@ class Plan:
         """The sink's logit in base 2."""
         return None if self.ir.sink is None else simple(Op.MUL, LOG2_E, self.ir.sink)
 
+    @cached_property
+    def launch_bound(self) -> Expr | None:
+        """What ``abs(score)`` does not pass, where params and consts alone decide it.
+
+        None beside a sink, which would need a maximum all the same.
+        """
+        bound = self.facts.bound
+        if bound is None or self.ir.sink is not None:
+            return None
+        plain = all(node.op in _BOUNDING for node in postorder(bound))
+        return bound if plain else None
+
     @property
     def is_masked(self) -> bool:
         return self.ir.mask is not TRUE
@@ -94,6 +106,9 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         learned=learned_inputs(ir),
     )
 
+
+# What the launcher computes of a bound: no size, of which there is one a call, and nothing that may raise.
+_BOUNDING = {Op.CONST, Op.PARAM, Op.ABS, Op.ADD, Op.MUL, Op.MAX}
 
 # What Python computes as float32 would, but for rounding, wherever it stands in a scale.
 _PLAIN = {Op.CONST, Op.WORD, Op.TO_FLOAT, Op.ADD, Op.MUL, Op.DIV, Op.SQRT, Op.RSQRT}
