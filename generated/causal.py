@@ -27,8 +27,7 @@ Loop bounds, from the mask, where offset = k_len - q_len (so that pos = q + offs
 What is proven of it, for every call:
 
     - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
-      not -inf where q and k are finite. The launcher looks (EMPTY_ROWS), and only otherwise is the division
-      by the row's sum guarded.
+      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded.
 """
 
 import math
@@ -243,12 +242,8 @@ def forward_kernel(
     EXACT: tl.constexpr,
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
-    EMPTY_ROWS: tl.constexpr,
 ):
-    """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first.
-
-    EMPTY_ROWS: some row may keep no key.
-    """
+    """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
     scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     q_first, head = program_of(q_len, BLOCK_M, True)
     b, h = head // heads, head % heads
@@ -287,7 +282,7 @@ def forward_kernel(
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    if EMPTY_ROWS:
+    if q_len > k_len:
         kept_any = row_sum != 0.0  # NaN stays NaN
         row_max = tl.where(kept_any, row_max, float("-inf"))
         row_sum = tl.where(kept_any, row_sum, 1.0)
@@ -836,7 +831,6 @@ def launch_forward(q, k, v, out, lse, row_max, log2_sum):
             *sizes_of(q, k),
             *variant_arguments(q, k, v),
             **constants,
-            EMPTY_ROWS=q.shape[2] > k.shape[2],
         )
 
 
@@ -911,7 +905,7 @@ def launch_backward(q, k, v, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_d4578124a885_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_e0a253ce02f2_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -30,10 +30,8 @@ Loop bounds, from the mask, where offset = k_len - q_len (so that pos = q + offs
 What is proven of it, for every call:
 
     - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
-      not -inf where q and k are finite. The launcher looks (EMPTY_ROWS), and only otherwise is the division
-      by the row's sum guarded.
-    - Scores are bounded: abs(score) <= abs(cap). Where that is small enough for 2**logit itself, the forward
-      takes no maximum (BOUNDED).
+      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded.
+    - Scores are bounded: abs(score) <= abs(cap).
 """
 
 import math
@@ -201,7 +199,6 @@ def attend(
     keys_of,
     values_of,
     context,
-    BOUNDED: tl.constexpr,
     MASKED: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     V_DIM: tl.constexpr,
@@ -214,7 +211,6 @@ def attend(
 
     ``state`` is acc [BLOCK_M, BLOCK_DV], row_max (base 2), row_sum and rescale [BLOCK_M], and weights
     [BLOCK_M, BLOCK_N]: those of the keys from ``last`` on, in float32, which acc does not hold yet.
-    BOUNDED: 2**logit neither overflows nor vanishes, so no maximum is taken out of it: row_max stays 0.
     """
     acc, row_max, row_sum, rescale, weights, last = state
     scale_over_cap, cap_log2, pos = context
@@ -227,8 +223,7 @@ def attend(
 
         # On the tensor cores while the softmax below runs. At the very first step the weights are 0.
         values = load_tile(values_of, owed, V_DIM, BLOCK_N, acc.shape[1], MASKED, TMA)
-        if not BOUNDED:
-            acc = acc * rescale[:, None]
+        acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
 
         column = n + tl.arange(0, BLOCK_N)[None, :]
@@ -237,15 +232,11 @@ def attend(
         if MASKED:
             logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
 
-        if BOUNDED:
-            weights = tl.exp2(logit)
-            row_sum += tl.sum(weights, 1)
-        else:
-            new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
-            rescale = tl.exp2(row_max - new_max)
-            weights = tl.exp2(logit - new_max[:, None])
-            row_sum = row_sum * rescale + tl.sum(weights, 1)
-            row_max = new_max
+        new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
+        rescale = tl.exp2(row_max - new_max)
+        weights = tl.exp2(logit - new_max[:, None])
+        row_sum = row_sum * rescale + tl.sum(weights, 1)
+        row_max = new_max
     final = (hi - 1) // BLOCK_N * BLOCK_N
     last = tl.where(lo < hi, final, last)
     return acc, row_max, row_sum, rescale, weights, last
@@ -280,13 +271,8 @@ def forward_kernel(
     FAST_TANH: tl.constexpr,
     TMA: tl.constexpr,
     PRECISION: tl.constexpr,
-    EMPTY_ROWS: tl.constexpr,
-    BOUNDED: tl.constexpr,
 ):
-    """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first.
-
-    EMPTY_ROWS: some row may keep no key.
-    """
+    """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
     cap = tl.cast(cap, tl.float32)  # in the interpreter, a Python float
     scale = tl.cast(scale, tl.float32)
     q_first, head = program_of(q_len, BLOCK_M, True)
@@ -308,7 +294,7 @@ def forward_kernel(
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
     state = (
         tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),
-        tl.full([BLOCK_M], 0.0 if BOUNDED else LEAST, tl.float32),
+        tl.full([BLOCK_M], LEAST, tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M, BLOCK_N], tl.float32),
@@ -321,7 +307,6 @@ def forward_kernel(
         keys_of,
         values_of,
         context,
-        BOUNDED,
         False,
         HEAD_DIM,
         V_DIM,
@@ -337,7 +322,6 @@ def forward_kernel(
         keys_of,
         values_of,
         context,
-        BOUNDED,
         True,
         HEAD_DIM,
         V_DIM,
@@ -351,10 +335,9 @@ def forward_kernel(
     # The product with V that is still owed, if there was any key.
     if (inner[0] < inner[1]) | (edges[0] < edges[1]):
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
-        if not BOUNDED:
-            acc = acc * rescale[:, None]
+        acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    if EMPTY_ROWS:
+    if q_len > k_len:
         kept_any = row_sum != 0.0  # NaN stays NaN
         row_max = tl.where(kept_any, row_max, float("-inf"))
         row_sum = tl.where(kept_any, row_sum, 1.0)
@@ -781,10 +764,6 @@ TILES = {
     },
 }
 
-# Scores that do not pass this need no maximum taken out of them: exp(score) is then 2**-75 to 2**75, and its
-# sums with values below 2**32 stay within float32 and bfloat16. Weights in float16 hold no such range.
-LARGEST_BOUND = 52.0
-
 # The backward's numbers by query are padded to a multiple of this, so that no tile reads past a head's end.
 ROW_PADDING = 128
 
@@ -834,11 +813,6 @@ def tile_source(x, rows, columns, tma):
 def strides_of(x):
     """Strides in elements. Those of a dimension of 1 are never used, whatever they are: 0."""
     return (*(s if n > 1 else 0 for s, n in outer_strides(x)), x.stride(3) if x.shape[3] > 1 else 1)
-
-
-def float32(x):
-    """The nearest float32, as a Python float: what a kernel would read."""
-    return torch.tensor(x, dtype=torch.float32).item()
 
 
 def variant_arguments(q, k, v, cap):
@@ -932,8 +906,6 @@ def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum):
             *sizes_of(q, k),
             *variant_arguments(q, k, v, cap),
             **constants,
-            EMPTY_ROWS=q.shape[2] > k.shape[2],
-            BOUNDED=q.dtype != torch.float16 and abs(float32(cap)) <= LARGEST_BOUND,
         )
 
 
@@ -1008,7 +980,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_b383ab51d849_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1c86018a2df8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

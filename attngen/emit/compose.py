@@ -27,10 +27,6 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     if learned.sink_reads:
         learned_uses |= sink_uses
     tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
-    launch = make_launch(
-        scope,
-        uses | learned_uses | sink_uses,
-        (*checked_divisors(plan.ir), *([plan.launch_bound] if plan.launch_bound else [])),
-    )
-    parts = (make_call(scope), launch, make_guards(scope), sink, learned, tiles, ranges, maths)
+    launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
+    parts = (make_call(scope), launch, make_guards(plan), sink, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -38,8 +38,8 @@ def _rows(facts: Facts, ir: AttentionIR) -> Iterator[str]:
         yield f"No row is empty: {why}. Nothing guards the division by the row's sum."
     else:
         yield (
-            f"If {proof.sizes.value}, no row is empty: {why}. The launcher looks (EMPTY_ROWS), and only "
-            "otherwise is the division by the row's sum guarded."
+            f"If {proof.sizes.value}, no row is empty: {why}. Only otherwise is the division by the "
+            "row's sum guarded."
         )
 
 
@@ -55,8 +55,8 @@ def _bound(plan: Plan) -> Iterator[str]:
     bound = plan.facts.bound
     if bound is not None:
         text = f"Scores are bounded: abs(score) <= {_short(bound)}."
-        if plan.launch_bound is not None:
-            text += " Where that is small enough for 2**logit itself, the forward takes no maximum (BOUNDED)."
+        if plan.takes_no_max:
+            text += " But for float16, the forward sums 2**logit itself, and takes no maximum (BOUNDED)."
         yield text
 
 

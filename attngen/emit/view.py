@@ -267,15 +267,15 @@ class Sink:
 
 @dataclass(frozen=True)
 class Guards:
-    """What the forward is spared, where the launcher finds these conditions on its arguments to hold.
+    """What the forward is spared.
 
-    ``has_empty_rows``: it looks for rows that kept nothing, if ``empty_rows_if``, or always where that is "".
-    ``bounded_if``: it takes no maximum; never where that is "".
+    ``has_empty_rows``: it looks for rows that kept nothing, if ``empty_rows_if`` (a condition of the kernel's
+    sizes), or always where that is "". ``takes_no_max``: but for float16, no maximum leaves the exponents.
     """
 
     has_empty_rows: bool
     empty_rows_if: str
-    bounded_if: str
+    takes_no_max: bool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, postorder
+from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
@@ -68,17 +68,16 @@ class Plan:
         """The sink's logit in base 2."""
         return None if self.ir.sink is None else simple(Op.MUL, LOG2_E, self.ir.sink)
 
-    @cached_property
-    def launch_bound(self) -> Expr | None:
-        """What ``abs(score)`` does not pass, where params and consts alone decide it.
+    @property
+    def takes_no_max(self) -> bool:
+        """Whether scores are so small that 2**logit itself may be summed, without a maximum taken out of it.
 
-        None beside a sink, which would need a maximum all the same.
+        By consts alone: a param that decided it would compile the kernel again. A sink may be large.
         """
         bound = self.facts.bound
-        if bound is None or self.ir.sink is not None:
-            return None
-        plain = all(node.op in _BOUNDING for node in postorder(bound))
-        return bound if plain else None
+        if bound is None or bound.op is not Op.CONST or self.ir.sink is not None:
+            return False
+        return float(bound.value or 0) <= _LARGEST_BOUND
 
     @property
     def is_masked(self) -> bool:
@@ -107,8 +106,8 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
     )
 
 
-# What the launcher computes of a bound: no size, of which there is one a call, and nothing that may raise.
-_BOUNDING = {Op.CONST, Op.PARAM, Op.ABS, Op.ADD, Op.MUL, Op.MAX}
+# exp(score) is then 2**-75 to 2**75; its sums with values below 2**32 stay within float32 and bfloat16.
+_LARGEST_BOUND = 52.0
 
 # What Python computes as float32 would, but for rounding, wherever it stands in a scale.
 _PLAIN = {Op.CONST, Op.WORD, Op.TO_FLOAT, Op.ADD, Op.MUL, Op.DIV, Op.SQRT, Op.RSQRT}
