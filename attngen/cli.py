@@ -138,7 +138,11 @@ def zoo(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) ->
 
 
 @app.command()
-def check(files: Files, set_: Set = None) -> None:
+def check(
+    files: Files,
+    set_: Set = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
+) -> None:
     """Check grammar, names and types; warn of what looks wrong."""
     from attngen.commands.check import signature, warnings
     from attngen.pipeline import check_spec
@@ -151,6 +155,7 @@ def check(files: Files, set_: Set = None) -> None:
             found = check_spec(source, overrides=overrides)
             for warning in warnings(source, found.lints):
                 complain(warning)
+            failures.count += strict * len(found.lints)
             print(f"{source.name}: ok: {signature(found.ir)}")
     failures.exit_if_any()
 

@@ -45,14 +45,15 @@ class AttnGenError(Exception):
         text = f"{place}: error: " if place else "error: "
         text += self.message + (f"; {self.hint}" if self.hint else "")
         if self.source and self.span:
-            text += "\n" + _excerpt(self.source, self.span)
+            text += "\n" + excerpt(self.source, self.span)
         return text
 
 
 _WIDEST = 120  # columns of an excerpt; a longer line is cut around the caret
 
 
-def _excerpt(source: Source, span: Span) -> str:
+def excerpt(source: Source, span: Span) -> str:
+    """The line of a place, indented, and carets under the place."""
     line = source.line(span.line).replace("\t", " ")
     line = "".join(c if c.isprintable() else "?" for c in line)
     start = span.column - 1

@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from attngen import cpu_operators, reference
+from attngen import cpu_operators, debug, reference
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.pipeline import Compilation, compile_spec
@@ -32,7 +32,8 @@ class Variant:
     ``layout="bshd"`` swaps H and S of q, k, v and out. ``seed`` fixes the dropout mask. CUDA tensors run the
     emitted kernels; CPU tensors run them in Triton's interpreter where TRITON_INTERPRET=1 was set before
     Python started, and otherwise the same maths in PyTorch, in blocks of rows. Wrong arguments raise
-    TypeError or ValueError and name what was expected.
+    TypeError or ValueError and name what was expected. With ATTNGEN_DEBUG=1 in the environment when the
+    variant is built, every call also looks whether inputs declared ``sorted`` are.
 
     Inside torch.autocast it does what torch's own attention does: q, k and v, of whatever of the three dtypes
     each is, are computed in autocast's dtype, and so is out; lse stays float32. Float inputs are taken in the
@@ -45,6 +46,7 @@ class Variant:
         self.path: Path = cache.entry(compilation.ir.name, compilation.text)
         self._module = load_module(self.path, compilation.text)
         self._call = getattr(self._module, self.name)
+        self._checks_inputs = debug.is_on()
         if not _INTERPRETED:
             cpu_operators.register(self._module, compilation.ir)
         self.__name__ = self.name
@@ -76,6 +78,8 @@ class Variant:
     def __call__(
         self, /, q: Tensor, k: Tensor, v: Tensor, **arguments: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
+        if self._checks_inputs and not torch.compiler.is_compiling():
+            debug.check_inputs(self.ir, arguments)
         result: Tensor | tuple[Tensor, Tensor] = self._call(q, k, v, **arguments)
         return result
 

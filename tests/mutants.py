@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "row_maximum_from_zero",
         FORWARD,
-        'tl.full([BLOCK_M], float("-inf"), tl.float32)',
+        "tl.full([BLOCK_M], LEAST, tl.float32)",
         "tl.zeros([BLOCK_M], tl.float32)",
         "the running maximum starts at 0: rows of very negative scores underflow",
         "lowered",
@@ -91,10 +91,18 @@ MUTANTS = (
     Mutant(
         "empty_row_unguarded",
         FORWARD,
-        'reference = tl.where(new_max == float("-inf"), 0.0, new_max)',
-        "reference = new_max",
+        "tl.full([BLOCK_M], LEAST, tl.float32)",
+        'tl.full([BLOCK_M], float("-inf"), tl.float32)',
         "a row that has kept nothing yet computes -inf - -inf",
         "window",
+    ),
+    Mutant(
+        "rows_before_every_key_forgotten",
+        "attngen/analysis/nonempty.py",
+        '(word("pos"), Sizes.NO_FEWER_KEYS)',
+        '(word("pos"), Sizes.ANY)',
+        "no row is called empty, though with more queries than keys the first ones see none",
+        "causal",
     ),
     Mutant(
         "last_product_from_the_next_tile",
@@ -402,9 +410,9 @@ MUTANTS = (
     ),
     Mutant(
         "clamp_one_element_late",
-        "attngen/plan/arithmetic.py",
-        "return self.intervals[index].hi <= dim - 1",
-        "return self.intervals[index].hi <= dim",
+        "attngen/analysis/within.py",
+        "return self._values.of(index).hi <= dim - 1",
+        "return self._values.of(index).hi <= dim",
         "an index one past the end is taken as proven in range",
         "by_distance",
     ),

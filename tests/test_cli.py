@@ -129,6 +129,21 @@ def test_a_lint_is_a_warning_and_status_0(run: Run) -> None:
     assert "odd.attn: ok" in result.out
 
 
+def test_a_warning_shows_its_line_with_a_caret(run: Run) -> None:
+    Path("odd.attn").write_text("variant odd\nmask = dist > 0\n")
+    assert run("check", "odd.attn").err.splitlines() == [
+        "odd.attn:2:1: warning: query q = 0 sees no key (q_len = 1, k_len = 1): its output is 0 [blind-rows]",
+        "    mask = dist > 0",
+        "    ^^^^^^^^^^^^^^^",
+    ]
+
+
+def test_a_strict_check_fails_on_a_warning_alone(run: Run) -> None:
+    Path("odd.attn").write_text("variant odd\nmask = dist > 0\n")
+    assert run("check", "--strict", "odd.attn").status == 1
+    assert run("check", "--strict", "alibi").status == 0
+
+
 def test_all_errors_of_types_are_shown_at_once(run: Run) -> None:
     Path("many.attn").write_text("variant many\nscore = score + causal\nmask = dist\n")
     assert re.findall(r"many\.attn:(\d)", run("check", "many.attn").err) == ["2", "3"]

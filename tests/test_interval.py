@@ -64,6 +64,12 @@ def test_default_scale_is_positive_and_finite() -> None:
         ("k - k", 0, 0),
         ("where(p, 3, -2)", -2, 3),
         ("where(q < 0, 3, -2)", -2, -2),
+        ("where(q < 8, q, 9)", 0, 9),
+        ("where(q <= 8, q, 9)", 0, 9),
+        ("where(q < 8, 5, q)", 5, 2**30 - 1),
+        ("where(8 < q, q, 9)", 9, 2**30 - 1),
+        ("where(dist < 0, dist, 0)", -(2**30) + 1, 0),
+        ("where(q < k, q, k)", 0, 2**30 - 1),
     ],
 )
 def test_known_integers(text: str, lo: int, hi: int) -> None:

@@ -22,7 +22,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("emit",),
     ("pipeline",),
-    ("eager", "dropout_bits", "reference", "blockwise", "runtime"),
+    ("eager", "dropout_bits", "reference", "blockwise", "runtime", "debug"),
     ("variant", "cpu_operators", "tile_map"),
     ("testing", "bench", "compile_check"),
     ("__init__", "finder"),

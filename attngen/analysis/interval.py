@@ -48,6 +48,7 @@ class Interval:
 
 ANY_INT = Interval(-INF, INF)
 ANY_FLOAT = Interval(-INF, INF, may_nan=True)
+_FINITE = Interval(-(2 - 2**-23) * 2.0**127, (2 - 2**-23) * 2.0**127, may_nan=True)
 _INT32 = Interval(-(2**31), 2**31 - 1)
 _INT64 = Interval(-(2**63), 2**63 - 1)
 _BOOL = Interval(0, 1)
@@ -126,10 +127,10 @@ def intervals(*roots: Expr, dtypes: Mapping[str, str]) -> dict[Expr, Interval]:
 
 
 class Values:
-    """The intervals of nodes, each computed once."""
+    """The intervals of nodes, each computed once; those of ``given`` are taken for granted."""
 
-    def __init__(self, dtypes: Mapping[str, str]) -> None:
-        self.known: dict[Expr, Interval] = {}
+    def __init__(self, dtypes: Mapping[str, str], given: Mapping[Expr, Interval] | None = None) -> None:
+        self.known: dict[Expr, Interval] = dict(given or {})
         self._dtypes = dtypes
         self._sums = Sums()
 
@@ -149,8 +150,7 @@ def _interval(node: Expr, known: Mapping[Expr, Interval], sums: Sums, dtypes: Ma
     if node.args[-1].type is Type.INT and node.op in (Op.ADD, Op.SUB, Op.LT, Op.LE, Op.EQ, Op.NE):
         return _of_sums(node, args, known, sums)
     if node.op is Op.WHERE:
-        test = certainly(args[0])
-        return args[1].hull(args[2]) if test is None else args[1 if test else 2]
+        return _where(node, known)
     if node.op in (Op.AND, Op.OR):
         pick = min if node.op is Op.AND else max
         return Interval(pick(args[0].lo, args[1].lo), pick(args[0].hi, args[1].hi))
@@ -160,11 +160,50 @@ def _interval(node: Expr, known: Mapping[Expr, Interval], sums: Sums, dtypes: Ma
         return _compare(node.op, *args)
     if node.op is Op.MUL and node.args[0] is node.args[1]:
         args = [_abs(args[0])] * 2  # a square
+    if node.op is Op.MUL and _is_soft_cap(*node.args):
+        return _float_multiply(*args).meet(_FINITE)
     if node.args[-1].type is Type.INT:
         result = _INTS[node.op](*args)
         return _unless_wrapped(result) if node.op in _MAY_WRAP else result
     result = _FLOATS[node.op](*args)
     return result if node.op is Op.TO_INT else _as_float32(result)
+
+
+def _is_soft_cap(one: Expr, other: Expr) -> bool:
+    """``c * tanh(x / c)``: at most abs(c), and NaN where c is infinite, so never infinite itself."""
+    for c, curve in ((one, other), (other, one)):
+        inside = curve.args[0] if curve.op is Op.TANH else curve
+        if inside is not curve and inside.op is Op.DIV and inside.args[1] is c:
+            return True
+    return False
+
+
+def _where(node: Expr, known: Mapping[Expr, Interval]) -> Interval:
+    """Both branches, each where it is taken: ``n if n < 8 else 9`` is at most 9."""
+    condition, *branches = node.args
+    test = certainly(known[condition])
+    if test is not None:
+        return known[branches[0 if test else 1]]
+    chosen, other = (
+        _narrowed(branch, condition, truth, known)
+        for branch, truth in zip(branches, (True, False), strict=True)
+    )
+    return chosen.hull(other)
+
+
+def _narrowed(branch: Expr, condition: Expr, truth: bool, known: Mapping[Expr, Interval]) -> Interval:
+    """The interval of an INT where ``condition`` compares the very same INT, and is true (or false)."""
+    own = known[branch]
+    if branch.type is not Type.INT or condition.op not in (Op.LT, Op.LE):
+        return own
+    left, right = condition.args if truth else condition.args[::-1]
+    gap = 1 if (condition.op is Op.LT) is truth else 0  # left + gap <= right
+    lo, hi = own.lo, own.hi
+    if branch is left:
+        hi = min(hi, known[right].hi - gap)
+    if branch is right:
+        lo = max(lo, known[left].lo + gap)
+    return Interval(lo, hi) if lo <= hi else own
 
 
 def _leaf(node: Expr, dtypes: Mapping[str, str]) -> Interval:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attngen.analysis.lint import Lint
+from attngen.errors import excerpt
 from attngen.ir.nodes import AttentionIR
 from attngen.source import Source
 
 
 def warnings(source: Source, found: Iterable[Lint]) -> list[str]:
-    """``FILE:LINE:COL: warning: ...`` for each."""
-    return [f"{source.name}:{'' if one.span else ' '}{one}" for one in found]
+    """``FILE:LINE:COL: warning: ...`` for each, with the line and a caret under its place."""
+    lines = []
+    for one in found:
+        lines.append(f"{source.name}:{'' if one.span else ' '}{one}")
+        if one.span:
+            lines[-1] += "\n" + excerpt(source, one.span)
+    return lines
 
 
 def signature(ir: AttentionIR) -> str:

@@ -22,6 +22,18 @@ def folded(line: str, width: int = WIDTH) -> list[str]:
     return wrapper.wrap(line) or [""]
 
 
+def bullet(text: str, width: int) -> list[str]:
+    """A sentence or two as an item of a list: ``- `` before the first line, the others indented as it is."""
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent="- ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def paragraph(text: str) -> str:
     """Running text, line by line no wider than the module, as it may stand inside triple quotes."""
     lines = (textwrap.wrap(line, WIDTH, break_long_words=False) or [""] for line in text.split("\n"))

@@ -266,6 +266,19 @@ class Sink:
 
 
 @dataclass(frozen=True)
+class Guards:
+    """What the forward is spared.
+
+    ``has_empty_rows``: it looks for rows that kept nothing, if ``empty_rows_if`` (a condition of the kernel's
+    sizes), or always where that is "". ``takes_no_max``: but for float16, no maximum leaves the exponents.
+    """
+
+    has_empty_rows: bool
+    empty_rows_if: str
+    takes_no_max: bool
+
+
+@dataclass(frozen=True)
 class Launch:
     """The variant's own arguments of the kernels, and what the launcher computes for them."""
 
@@ -305,7 +318,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
+class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

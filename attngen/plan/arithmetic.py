@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attngen.analysis.decisive import rounded_alone
-from attngen.analysis.interval import Interval, fits_int32, interval_of
+from attngen.analysis.interval import Interval, Values, fits_int32
+from attngen.analysis.within import Within
 from attngen.ir.nodes import SEARCHES, AttentionIR, Expr, Op
 from attngen.ir.types import Type
-
-# Words that index a dimension of this size, and so are always inside it.
-_INSIDE = {"q": "q_len", "k": "k_len", "pos": "k_len", "h": "heads", "h_kv": "kv_heads", "b": "batch"}
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,15 @@ class Arithmetic:
     intervals: Mapping[Expr, Interval]
     wide: frozenset[Expr]
     alone: frozenset[Expr]
+    within: Within
 
     def starts_inside(self, index: Expr) -> bool:
         """Whether an index is never below 0."""
-        return self.intervals[index].lo >= 0
+        return self.within.never_negative(index)
 
     def ends_inside(self, index: Expr, dim: int | str) -> bool:
         """Whether an index never passes the end of its dimension."""
-        if isinstance(dim, int):
-            return self.intervals[index].hi <= dim - 1
-        return index.op is Op.WORD and _INSIDE.get(str(index.value)) == dim
+        return self.within.never_beyond(index, dim)
 
     def divides_plainly(self, node: Expr) -> bool:
         """Whether rounding down and toward zero are one for this ``//`` or ``%``, and no divisor is 0."""
@@ -49,8 +46,11 @@ class Arithmetic:
 
 def arithmetic(*roots: Expr, ir: AttentionIR) -> Arithmetic:
     """Decide for every node under ``roots``, which are expressions of ``ir``."""
-    intervals = interval_of(*roots, ir=ir)
-    return Arithmetic(intervals, _wide(intervals, ir), rounded_alone(intervals))
+    values = Values({i.name: i.dtype for i in ir.inputs})
+    for root in roots:
+        values.of(root)
+    intervals = dict(values.known)
+    return Arithmetic(intervals, _wide(intervals, ir), rounded_alone(intervals), Within(values))
 
 
 def _wide(intervals: Mapping[Expr, Interval], ir: AttentionIR) -> frozenset[Expr]:

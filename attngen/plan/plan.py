@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from attngen.analysis.block_range import key_ranges, query_ranges
+from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
 from attngen.analysis.simplify import simple
@@ -54,6 +55,7 @@ class Plan:
     query_loops: Loops
     scale_on_host: bool
     tiles: Table
+    facts: Facts
     learned: tuple[Learned, ...] = ()
 
     @cached_property
@@ -65,6 +67,17 @@ class Plan:
     def sink_log2(self) -> Expr | None:
         """The sink's logit in base 2."""
         return None if self.ir.sink is None else simple(Op.MUL, LOG2_E, self.ir.sink)
+
+    @property
+    def takes_no_max(self) -> bool:
+        """Whether scores are so small that 2**logit itself may be summed, without a maximum taken out of it.
+
+        By consts alone: a param that decided it would compile the kernel again. A sink may be large.
+        """
+        bound = self.facts.bound
+        if bound is None or bound.op is not Op.CONST or self.ir.sink is not None:
+            return False
+        return float(bound.value or 0) <= _LARGEST_BOUND
 
     @property
     def is_masked(self) -> bool:
@@ -88,9 +101,13 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
+        facts=facts_of(ir),
         learned=learned_inputs(ir),
     )
 
+
+# exp(score) is then 2**-75 to 2**75; its sums with values below 2**32 stay within float32 and bfloat16.
+_LARGEST_BOUND = 52.0
 
 # What Python computes as float32 would, but for rounding, wherever it stands in a scale.
 _PLAIN = {Op.CONST, Op.WORD, Op.TO_FLOAT, Op.ADD, Op.MUL, Op.DIV, Op.SQRT, Op.RSQRT}
