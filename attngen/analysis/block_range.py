@@ -194,7 +194,8 @@ class _Solver:
             strict = 1 if node.op is Op.LT else 0
             return self._at_most_zero(gap.plus(strict)), self._at_most_zero(gap.times(-1).plus(1 - strict))
         equal = self._at_most_zero(gap) & self._at_most_zero(gap.times(-1))
-        if any(end.op in SEARCHES for piece in equal.possible for end in (*piece.los, *piece.his)):
+        ends = (end for piece in equal.possible for end in (*piece.los, *piece.his))
+        if any(node.op in SEARCHES for node in postorder(*ends)):
             equal = self._only_if_alike(gap, equal)
         other = self._at_most_zero(gap.plus(1)) | self._at_most_zero(gap.times(-1).plus(1))
         return (equal, other) if node.op is Op.EQ else (other, equal)
@@ -225,6 +226,8 @@ class _Solver:
         low, high = self._extents.of_sum(fixed)
         if low is None or high is None:
             return equal
+        if all(factor < 0 for factor in fixed.terms.values()):
+            low, high = high.times(-1), low.times(-1)
         alike = provided(make(Op.EQ, to_expr(low), to_expr(high)))
         return _Region(equal.possible, both(equal.possible, alike, widen=False))
 

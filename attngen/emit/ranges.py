@@ -34,6 +34,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
     writer = _Writer(loops, f"{streamed}_len", dict(zip(roots, block.results, strict=True)), streamed == "q")
     lines, result = writer.body()
     uses = [*block.uses, f"{streamed}_len", *([WHOLE] if writer.asks_whole else [])]
+    by_head = {"h", *scope.program_block().defines}
     return RangeFunction(
         name=scope.names.function(name),
         doc=_doc(streamed, tiled, loops),
@@ -43,6 +44,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
         block="BLOCK_N" if streamed == "k" else "BLOCK_M",
         has_interior=loops.has_interior,
         has_gaps=loops.has_gaps,
+        is_by_head=not by_head.isdisjoint(uses),
     )
 
 

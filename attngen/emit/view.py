@@ -39,11 +39,13 @@ class RangeFunction(Function):
     """A jitted function that gives a tile's loop bounds; ``block`` is the streamed side's tile size.
 
     ``has_interior``: some tiles need no mask. ``has_gaps``: a loop may have more parts than one.
+    ``is_by_head``: the query heads of one key head may differ in it.
     """
 
     block: str
     has_interior: bool
     has_gaps: bool
+    is_by_head: bool
 
     @property
     def target(self) -> str:
