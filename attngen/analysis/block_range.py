@@ -46,7 +46,7 @@ from attngen.analysis.saturate import Saturation
 from attngen.ir.nodes import FALSE, SEARCHES, TRUE, Expr, Input, Op, const, first, make, postorder, word
 from attngen.ir.types import Type
 
-__all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
+__all__ = ["Bound", "Range", "hulls", "key_ranges", "open_conditions", "query_ranges"]
 
 _MOST_STEPS = 64  # of solving one comparison; beyond, it is not understood
 _MOST_STEPS_IN_ALL = 2_000  # of solving all comparisons of a mask
@@ -81,14 +81,33 @@ def query_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...
     return _ranges(mask, inputs, streamed="q", tiled="k")
 
 
-def _ranges(mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str) -> tuple[Range, ...]:
-    sums = Sums()
+def hulls(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, Range]:
+    """One range of keys and one of queries that hold all ranges, with no part that needs no mask."""
+    keys = _ranges(mask, inputs, streamed="k", tiled="q", joined=True)
+    queries = _ranges(mask, inputs, streamed="q", tiled="k", joined=True)
+    return Range(keys[0].possible, None), Range(queries[0].possible, None)
+
+
+def open_conditions(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Expr, ...]:
+    """The comparisons and reads in the mask that bound no keys: they count as possible everywhere."""
+    solver = _solver(inputs, "k", "q")
+    solver.region(mask)
+    return solver.open_conditions
+
+
+def _solver(inputs: tuple[Input, ...], streamed: str, tiled: str) -> _Solver:
     values = Values({i.name: i.dtype for i in inputs})
-    rising = frozenset(i.name for i in inputs if i.sorted)
-    region = _Solver(streamed, tiled, sums, values, rising).region(mask)
-    intervals = Intervals(f"{streamed}_len", sums)
-    safe = Saturation(values)
-    clusters = intervals.apart(region.possible)
+    return _Solver(streamed, tiled, Sums(), values, frozenset(i.name for i in inputs if i.sorted))
+
+
+def _ranges(
+    mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str, joined: bool = False
+) -> tuple[Range, ...]:
+    solver = _solver(inputs, streamed, tiled)
+    region = solver.region(mask)
+    intervals = Intervals(f"{streamed}_len", solver.sums)
+    safe = Saturation(solver.values)
+    clusters = [region.possible] if joined else intervals.apart(region.possible)
     found = []
     for possible in map(intervals.hull, clusters):
         certain = intervals.best(region.certain, possible if len(clusters) > 1 else None)
@@ -136,9 +155,9 @@ _NOWHERE = _Region(NOTHING, NOTHING)
 class _Solver:
     def __init__(self, streamed: str, tiled: str, sums: Sums, values: Values, rising: frozenset[str]) -> None:
         self._variable = word(streamed)
-        self._values = values
+        self.values = values
         self._exact: dict[Expr, bool] = {}  # whether nothing in a node's own arithmetic may wrap around
-        self._sums = sums
+        self.sums = sums
         self._rising = rising
         self._extents = Extents(tiled, sums, rising)
         own = Rate.COLUMN if streamed == "k" else Rate.ROW
@@ -154,10 +173,16 @@ class _Solver:
                 self._regions[node] = self._bool(node)
         return self._regions[mask][0]
 
+    @property
+    def open_conditions(self) -> tuple[Expr, ...]:
+        """Of what was solved, the parts that no piece tells from everything."""
+        undecided = (node for node, found in self._regions.items() if _ANYWHERE in found)
+        return tuple(node for node in undecided if not any(a.type is Type.BOOL for a in node.args))
+
     def _is_exact(self, node: Expr) -> bool:
         if node.op is Op.LOAD or node.type is Type.FLOAT or node.op is Op.TO_INT:
             return True  # taken as it is, whatever its operands are
-        fits = node.type is Type.BOOL or fits_int64(self._values.of(node))
+        fits = node.type is Type.BOOL or fits_int64(self.values.of(node))
         return fits and all(self._exact[a] for a in node.args)
 
     def _bool(self, node: Expr) -> tuple[_Region, _Region]:
@@ -189,7 +214,7 @@ class _Solver:
         if node.op not in (Op.LT, Op.LE, Op.EQ, Op.NE) or node.args[0].type is not Type.INT:
             return _ANYWHERE, _ANYWHERE
         self._last_step = min(self._steps + _MOST_STEPS, _MOST_STEPS_IN_ALL)
-        gap = self._sums.of(node.args[0]).plus(self._sums.of(node.args[1]), -1)
+        gap = self.sums.of(node.args[0]).plus(self.sums.of(node.args[1]), -1)
         if node.op in (Op.LT, Op.LE):
             strict = 1 if node.op is Op.LT else 0
             return self._at_most_zero(gap.plus(strict)), self._at_most_zero(gap.times(-1).plus(1 - strict))
@@ -206,8 +231,8 @@ class _Solver:
         varying = [t for t in form.terms if self._extents.rate(t) in self._streamed_rates]
         if not varying:
             low, high = self._extents.of_sum(form)
-            possible = at_most_zero(low, self._sums) if low is not None else TRUE
-            certain = at_most_zero(high, self._sums) if high is not None else FALSE
+            possible = at_most_zero(low, self.sums) if low is not None else TRUE
+            certain = at_most_zero(high, self.sums) if high is not None else FALSE
             return _Region(provided(possible), provided(certain))
         if len(varying) > 1 or self._steps > self._last_step:
             return _ANYWHERE
@@ -236,7 +261,7 @@ class _Solver:
             return form
         if not form.terms:
             return Linear(constant=form.constant // divisor)
-        return self._sums.of(make(Op.FLOORDIV, to_expr(form), const(divisor)))
+        return self.sums.of(make(Op.FLOORDIV, to_expr(form), const(divisor)))
 
     def _below(self, node: Expr, end: Linear) -> _Region:
         """Where ``node <= end``; the end does not read the streamed variable."""
@@ -246,7 +271,7 @@ class _Solver:
                 EVERYTHING if high is None else (Piece(his=(to_expr(high.plus(1)),)),),
                 NOTHING if low is None else (Piece(his=(to_expr(low.plus(1)),)),),
             )
-        forms = [self._sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
+        forms = [self.sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
         under = [form.plus(end, -1) for form in forms]
         solve = self._at_most_zero
         if node.op is Op.ABS:
@@ -277,7 +302,7 @@ class _Solver:
                 EVERYTHING if low is None else (Piece(los=(to_expr(low),)),),
                 NOTHING if high is None else (Piece(los=(to_expr(high),)),),
             )
-        forms = [self._sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
+        forms = [self.sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
         over = [end.plus(form, -1) for form in forms]
         solve = self._at_most_zero
         if node.op is Op.ABS:

@@ -156,9 +156,9 @@ class Intervals:
         return [tuple(p for p in alive if p in cluster) for _, _, cluster in found] or [NOTHING]
 
     def _usual_ends(self, piece: Piece) -> tuple[int, int]:
-        low = max((_usual(e) for e in piece.los), default=0)
-        high = min((_usual(e) for e in piece.his), default=_usual(self._length))
-        return max(low, 0), min(max(low, high), _usual(self._length))
+        low = max((usual(e) for e in piece.los), default=0)
+        high = min((usual(e) for e in piece.his), default=usual(self._length))
+        return max(low, 0), min(max(low, high), usual(self._length))
 
     def best(self, pieces: Pieces, inside: Bound | None = None) -> Bound | None:
         """One interval within the pieces (and near ``inside``): the part that is longest at a usual shape."""
@@ -301,11 +301,12 @@ def _meet(first: Bound, second: Bound) -> Bound:
 
 
 def _usual_length(bound: Bound, length: Expr) -> int:
-    low = max(_usual(bound.lo) if bound.lo else 0, 0)
-    return min(_usual(bound.hi or length), _usual(length)) - low
+    low = max(usual(bound.lo) if bound.lo else 0, 0)
+    return min(usual(bound.hi or length), usual(length)) - low
 
 
-def _usual(root: Expr) -> int:
+def usual(root: Expr) -> int:
+    """An INT expression at a usual shape: one tile in the middle of 8192 queries and as many keys."""
     values: dict[Expr, int] = {}
     for node in postorder(root):
         if node.op is Op.CONST and node.type is Type.INT:

@@ -78,6 +78,8 @@ class Scope:
 def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     """Name the spec's inputs, params and sizes, and find what is computed once a program."""
     bounds = [e for loops in (plan.key_loops, plan.query_loops) for r in loops.ranges for e in ends(r)]
+    if plan.key_loops.picks is not None and plan.key_loops.picks.may_keep is not None:
+        bounds.append(plan.key_loops.picks.may_keep)
     logits = plan.logits
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
     roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)

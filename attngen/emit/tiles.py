@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
-from attngen.emit.view import Context, Function, LearnedView, Maths, Ranges, Tiles
+from attngen.emit.view import Context, Function, LearnedView, Maths, Picks, Ranges, Tiles
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 
@@ -24,6 +24,7 @@ def make_tiles(
     scope: Scope,
     maths: Maths,
     ranges: Ranges,
+    picks: Picks,
     learned: LearnedView,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
@@ -54,7 +55,7 @@ def make_tiles(
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
     floats = _float_arguments(scope)
-    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges)
+    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges, *picks.functions_of_corners)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),

@@ -126,6 +126,33 @@ class Ranges:
 
 
 @dataclass(frozen=True)
+class Picker:
+    """A function that lists the tiles to visit: its lines, its parameters, and what says which to visit."""
+
+    lines: tuple[str, ...]
+    uses: tuple[str, ...]
+    condition: str
+
+    @property
+    def arguments(self) -> str:
+        return ", ".join(self.uses)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Whether programs pick their tiles, how for either direction, and whether from their corners alone."""
+
+    picks: bool
+    may_keep: Function | None
+    of_keys: Picker
+    of_queries: Picker
+
+    @property
+    def functions_of_corners(self) -> tuple[Function, ...]:
+        return () if self.may_keep is None else (self.may_keep,)
+
+
+@dataclass(frozen=True)
 class Tiles:
     """Lines computed once a program, a row and a column, and what of the maths each kernel needs."""
 
@@ -307,7 +334,17 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
+class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Picks, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE
+
+    @property
+    def asks_q_last(self) -> bool:
+        """Whether a tile of queries needs to know its last."""
+        return "q_last" in (*self.key_range.uses, *self.of_keys.uses)
+
+    @property
+    def asks_k_last(self) -> bool:
+        """Whether a tile of keys needs to know its last."""
+        return "k_last" in (*self.query_range.uses, *self.of_queries.uses)

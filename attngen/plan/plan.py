@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from attngen.analysis.block_range import key_ranges, query_ranges
+from attngen.analysis.block_range import hulls, key_ranges, query_ranges
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
 from attngen.analysis.simplify import simple
@@ -15,6 +15,7 @@ from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
+from attngen.plan.picks import picks
 from attngen.plan.tiles import Table, tiles_for
 
 
@@ -78,18 +79,27 @@ class Plan:
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
     logits = base2(ir)
+    key_loops, query_loops = _loops(ir)
     return Plan(
         ir=ir,
         options=options,
         logits=logits,
         score_parts=hoist(logits.tile, logits.derivative),
         mask_parts=hoist(ir.mask),
-        key_loops=Loops(key_ranges(ir.mask, ir.inputs)),
-        query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
+        key_loops=key_loops,
+        query_loops=query_loops,
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         learned=learned_inputs(ir),
     )
+
+
+def _loops(ir: AttentionIR) -> tuple[Loops, Loops]:
+    """What a tile of queries streams through, and a tile of keys."""
+    keys, queries = hulls(ir.mask, ir.inputs)
+    if (chosen := picks(ir.mask, ir.inputs, keys)) is not None:
+        return Loops((keys,), chosen), Loops((queries,), chosen)
+    return Loops(key_ranges(ir.mask, ir.inputs)), Loops(query_ranges(ir.mask, ir.inputs))
 
 
 # What Python computes as float32 would, but for rounding, wherever it stands in a scale.
