@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from attngen.analysis.extent import Extents
-from attngen.analysis.interval import Values, fits_int64
+from attngen.analysis.interval import Values, fits_int32, fits_int64
 from attngen.analysis.linear import Linear, Sums, at_most_zero, term, to_expr
 from attngen.analysis.pieces import (
     EVERYTHING,
@@ -43,7 +43,20 @@ from attngen.analysis.pieces import (
 )
 from attngen.analysis.rates import Rate
 from attngen.analysis.saturate import Saturation
-from attngen.ir.nodes import FALSE, SEARCHES, TRUE, Expr, Input, Op, const, first, make, postorder, word
+from attngen.ir.nodes import (
+    FALSE,
+    SEARCHES,
+    TRUE,
+    Expr,
+    Input,
+    Op,
+    const,
+    first,
+    leaves,
+    make,
+    postorder,
+    word,
+)
 from attngen.ir.types import Type
 
 __all__ = ["Bound", "Range", "hulls", "key_ranges", "open_conditions", "query_ranges"]
@@ -234,7 +247,9 @@ class _Solver:
             possible = at_most_zero(low, self.sums) if low is not None else TRUE
             certain = at_most_zero(high, self.sums) if high is not None else FALSE
             return _Region(provided(possible), provided(certain))
-        if len(varying) > 1 or self._steps > self._last_step:
+        if len(varying) > 1:
+            return self._with_slack(form, varying)
+        if self._steps > self._last_step:
             return _ANYWHERE
         node = varying[0]
         factor = form.terms[node]
@@ -242,6 +257,20 @@ class _Solver:
         if factor > 0:  # node <= -rest / factor, rounded down
             return self._below(node, self._over(rest.times(-1), factor))
         return self._above(node, self._over(rest.times(-1), -factor).times(-1))  # rounded up
+
+    def _with_slack(self, form: Linear, varying: list[Expr]) -> _Region:
+        """Where ``form <= 0``, its remainders (``k % n // m``) taken at their best and at their worst."""
+        slack = [t for t in varying if fits_int32(self.values.of(t)) and any(leaves(t, op=Op.MOD))]
+        if len(varying) - len(slack) != 1 or self._steps > self._last_step:
+            return _ANYWHERE
+        least = most = form
+        for node in slack:
+            values, factor = self.values.of(node), form.terms[node]
+            ends = sorted(int(end) * factor for end in (values.lo, values.hi))
+            least, most = (
+                x.plus(term(node), -factor).plus(end) for x, end in zip((least, most), ends, strict=True)
+            )
+        return _Region(self._at_most_zero(least).possible, self._at_most_zero(most).certain)
 
     def _only_if_alike(self, gap: Linear, equal: _Region) -> _Region:
         """Rows that ask for two values are never kept by one position: then no further search is needed."""

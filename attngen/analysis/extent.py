@@ -14,6 +14,7 @@ from __future__ import annotations
 from attngen.analysis import rates
 from attngen.analysis.linear import Linear, Sums, extreme, term, to_expr
 from attngen.analysis.rates import Rate
+from attngen.analysis.simplify import simple
 from attngen.analysis.walk import fresh
 from attngen.ir.nodes import SEARCHES, Expr, Op, make, remake, word
 from attngen.ir.types import Type
@@ -124,7 +125,7 @@ class Extents:
         low, high = extent
         if low is None or high is None:
             return _UNKNOWN
-        ends = [term(make(op, to_expr(end), scalar)) for end in (low, high)]
+        ends = [self._sums.of(simple(op, to_expr(end), scalar)) for end in (low, high)]
         known = self._sums.of(scalar)
         if self._sums.never_negative(known):
             return ends[0], ends[1]

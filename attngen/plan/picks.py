@@ -1,4 +1,4 @@
-"""Where no closed form bounds the keys: whether a program should look before it visits tiles.
+"""Where the ranges hold tiles that keep nothing: whether a program should look before it visits tiles.
 
     abs(q // 32 % 32 - k // 32 % 32) <= 2 and ...     by corners: pairs of tiles that keep nothing, proven
     causal and keep[q, k]                             by scores: a table may leave any tile empty
@@ -11,18 +11,22 @@ tiles does not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from attngen.analysis.block_range import Range, open_conditions
 from attngen.analysis.pair import may_keep
-from attngen.analysis.pieces import usual
+from attngen.analysis.pieces import known_values, usual
 from attngen.analysis.rates import Rate, rate_of
-from attngen.analysis.simplify import simplify
-from attngen.ir.nodes import FALSE, Expr, Input, Op, const, leaves, substitute, word
+from attngen.ir.nodes import Expr, Input, Op, leaves, postorder
 
 _TILE = 64  # positions, on either side
-_LEAST_TILES = 8  # of a range, for a look to be worth it
-_LEAST_EMPTY = 0.25  # of the tiles
+_LENGTH = 8192  # a usual shape: as many queries as keys
+_ROWS = (832, 2432, 4032, 5632, 7232)  # where the tiles of queries begin that stand for all
+_LEAST_TILES = 6  # that a tile of queries visits, for a look to be worth it
+_LEAST_EMPTY = 0.2  # of the tiles
+
+Places = Mapping[str, int]  # of words
 
 
 @dataclass(frozen=True)
@@ -32,35 +36,29 @@ class Picks:
     may_keep: Expr | None
 
 
-def picks(mask: Expr, inputs: tuple[Input, ...], hull: Range) -> Picks | None:
-    """Whether and how tiles of keys are picked from ``hull``, which holds all that queries may keep."""
-    conditions = open_conditions(mask, inputs)
-    tiles = _usual_tiles(hull)
-    if not conditions or len(tiles) < _LEAST_TILES:
+def picks(mask: Expr, inputs: tuple[Input, ...], ranges: tuple[Range, ...]) -> Picks | None:
+    """Whether and how tiles of keys are picked from ``ranges``, which hold all that queries may keep."""
+    pairs = list(_usual_pairs(ranges))
+    if len(pairs) < _LEAST_TILES * len(_ROWS):
         return None
-    reads = leaves(*conditions, op=Op.LOAD)
-    if any(rate_of(node) > Rate.PROGRAM for node in reads):
-        return Picks(None)  # the call's data decide
     condition = may_keep(mask, inputs)
-    return Picks(condition) if _share_empty(condition, tiles) >= _LEAST_EMPTY else None
+    order = postorder(condition)
+    empty = sum(known_values(order, places)[condition] is False for places in pairs)
+    if empty >= _LEAST_EMPTY * len(pairs):
+        return Picks(condition)
+    reads = leaves(*open_conditions(mask, inputs), op=Op.LOAD)
+    return Picks(None) if any(rate_of(node) > Rate.PROGRAM for node in reads) else None  # data decide
 
 
-def _usual_tiles(hull: Range) -> range:
-    """Where the tiles of keys begin that a tile of queries visits at a usual shape."""
-    length = usual(word("k_len"))
-    low = usual(hull.possible.lo) if hull.possible.lo else 0
-    high = usual(hull.possible.hi) if hull.possible.hi else length
-    return range(max(low, 0) // _TILE * _TILE, min(high, length), _TILE)
+def _usual_pairs(ranges: tuple[Range, ...]) -> Iterator[Places]:
+    """The corners of tiles of queries, each with those of the tiles of keys that it visits."""
+    for first in _ROWS:
+        rows = {"q_first": first, "q_last": first + _TILE - 1, "q_len": _LENGTH, "k_len": _LENGTH}
+        for n in sorted({n for r in ranges for n in _tiles(r, rows)}):
+            yield rows | {"k_first": n, "k_last": n + _TILE - 1}
 
 
-def _share_empty(condition: Expr, tiles: range) -> float:
-    """The share of tiles that provably keep nothing, at a usual shape with as many queries as keys."""
-    first = usual(word("q_first"))
-    places = {"q_first": first, "q_last": first + _TILE - 1}
-    places |= {name: usual(word(name)) for name in ("q_len", "k_len")}
-    known = {word(name): const(value) for name, value in places.items()}
-    empty = 0
-    for n in tiles:
-        here = {word("k_first"): const(n), word("k_last"): const(n + _TILE - 1)}
-        empty += simplify(substitute(condition, known | here)) is FALSE
-    return empty / len(tiles)
+def _tiles(one: Range, rows: Places) -> range:
+    low = usual(one.possible.lo, rows) if one.possible.lo else 0
+    high = usual(one.possible.hi, rows) if one.possible.hi else _LENGTH
+    return range(max(low, 0) // _TILE * _TILE, min(high, _LENGTH), _TILE)

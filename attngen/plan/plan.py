@@ -96,10 +96,11 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
 
 def _loops(ir: AttentionIR) -> tuple[Loops, Loops]:
     """What a tile of queries streams through, and a tile of keys."""
-    keys, queries = hulls(ir.mask, ir.inputs)
-    if (chosen := picks(ir.mask, ir.inputs, keys)) is not None:
-        return Loops((keys,), chosen), Loops((queries,), chosen)
-    return Loops(key_ranges(ir.mask, ir.inputs)), Loops(query_ranges(ir.mask, ir.inputs))
+    keys = key_ranges(ir.mask, ir.inputs)
+    if (chosen := picks(ir.mask, ir.inputs, keys)) is None:
+        return Loops(keys), Loops(query_ranges(ir.mask, ir.inputs))
+    all_keys, all_queries = hulls(ir.mask, ir.inputs)
+    return Loops((all_keys,), chosen), Loops((all_queries,), chosen)
 
 
 # What Python computes as float32 would, but for rounding, wherever it stands in a scale.
