@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import triton.language as tl
-from kernel_calls import gradients, judge, qkv, small_tiles, variant_of
+from kernel_calls import judge, small_tiles, variant_of
 from torch import Tensor
-
-from attngen.pipeline import compile_spec
-from attngen.source import Source
 
 GRID = "let z = {0} // 64; let y = {0} // 8 % 8; let x = {0} % 8"
 

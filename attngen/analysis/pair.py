@@ -3,9 +3,9 @@
     abs(q // 32 % 32 - k // 32 % 32) <= 2     the extents of q // 32 % 32 and k // 32 % 32 come within 2
     dist % 4 == 0                             True: every pair of tiles may
 
-Ranges (see ``block_range``) bound the keys in closed form. Where a comparison leaves them open, the extents of
-its sides over a pair of tiles may still prove that the pair keeps nothing: interval arithmetic, through ``//``
-and ``%`` too. What is not understood counts as possible.
+Ranges (see ``block_range``) bound the keys in closed form. Where a comparison leaves them open, the extents
+of its sides over a pair of tiles may still prove that the pair keeps nothing: interval arithmetic, through
+``//`` and ``%`` too. What is not understood counts as possible.
 """
 
 from __future__ import annotations

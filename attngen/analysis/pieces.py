@@ -174,7 +174,7 @@ class Intervals:
         return Bound(low, high)
 
     def apart(self, pieces: Pieces) -> list[Pieces]:
-        """The pieces in rising order, those together that overlap or lie near each other wherever the tile is.
+        """The pieces in rising order, those together that lie near each other wherever the tile is.
 
         A piece under a condition is no reason to join what is apart without it: the first of those that it
         overlaps takes it in, and grows over the others where the condition holds.
