@@ -373,11 +373,12 @@ def known_values(order: Iterable[Expr], words: Mapping[str, int]) -> dict[Expr, 
     """The values of nodes, operands first, where ``words`` have these; None where they depend on more."""
     values: dict[Expr, bool | int | None] = {}
     for node in order:
-        values[node] = _known_value(node, [values[a] for a in node.args], words)
+        values[node] = known_value(node, [values[a] for a in node.args], words)
     return values
 
 
-def _known_value(node: Expr, args: list[bool | int | None], words: Mapping[str, int]) -> bool | int | None:
+def known_value(node: Expr, args: list[bool | int | None], words: Mapping[str, int]) -> bool | int | None:
+    """The value of one node, whose operands have the values ``args``; None where that is not known."""
     if node.op is Op.CONST and isinstance(node.value, bool | int):
         return node.value
     if node.op is Op.WORD:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-from attngen.analysis.block_range import Bound, Range
+from attngen.emit.derivation import derivation
 from attngen.emit.prose import escaped, folded, paragraph
-from attngen.ir.nodes import AttentionIR, Expr, Op, make, param, substitute, word
-from attngen.ir.printer import print_expr, print_ir
+from attngen.ir.nodes import AttentionIR
+from attngen.ir.printer import print_ir
 from attngen.ir.types import Type
 from attngen.plan.plan import Plan
-
-_OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
-_WIDEST = 60  # columns of a bound that the text can hold
 
 
 def module_docstring(plan: Plan) -> str:
@@ -24,63 +20,8 @@ def module_docstring(plan: Plan) -> str:
         parts.append(paragraph(ir.doc))
     spec = [part for line in print_ir(replace(ir, doc="")).splitlines() for part in folded(line, 106)]
     parts.append("The spec:\n\n" + escaped("\n".join(f"    {line}" for line in spec)))
-    parts.append(_bounds(plan))
+    parts.append(derivation(ir, plan.key_loops, plan.query_loops))
     return "\n\n".join(parts) + "\n"
-
-
-def _bounds(plan: Plan) -> str:
-    """The derivation of the loop bounds, in words."""
-    ir = plan.ir
-    if not plan.is_masked:
-        return "Nothing is masked: every tile visits the whole sequence."
-    keys, queries = plan.key_loops.ranges, plan.query_loops.ranges
-    lines = [
-        "The queries q_first..q_last",
-        *_visited("can keep no keys but", keys, "k_len", ir),
-        *_whole("all keep", keys, "k_len", ir),
-        "The keys k_first..k_last",
-        *_visited("can be kept by no queries but", queries, "q_len", ir),
-        *_whole("are kept by all of", queries, "q_len", ir),
-    ]
-    head = "The mask bounds what a tile visits"
-    if any("offset" in line for line in lines) and not _is_taken("offset", ir):
-        head += " (offset = k_len - q_len: the last query is aligned with the last key)"
-    free = any(r.certain is not None for r in (*keys, *queries))
-    tail = ["", "Whole tiles of what all keep run without the mask."] if free else []
-    return "\n".join(
-        [f"{head}.", "", *(f"    {part}" for line in lines for part in folded(line, 106)), *tail]
-    )
-
-
-def _visited(what: str, ranges: tuple[Range, ...], length: str, ir: AttentionIR) -> Iterator[str]:
-    for n, r in enumerate(ranges):
-        yield f"    {'and' if n else what} [{_interval(r.possible, length, ir)})"
-
-
-def _whole(what: str, ranges: tuple[Range, ...], length: str, ir: AttentionIR) -> Iterator[str]:
-    certain = [r.certain for r in ranges if r.certain is not None]
-    if not certain:
-        yield "    and no part is known to be kept whole: every tile is masked"
-    for n, bound in enumerate(certain):
-        yield f"    {'and' if n else what} [{_interval(bound, length, ir)})"
-
-
-def _interval(bound: Bound, length: str, ir: AttentionIR) -> str:
-    low = "0" if bound.lo is None else _end(bound.lo, ir)
-    high = length if bound.hi is None else _end(bound.hi, ir)
-    return f"{low}, {high}"
-
-
-def _end(end: Expr, ir: AttentionIR) -> str:
-    if not _is_taken("offset", ir):
-        end = substitute(end, {_OFFSET: param("offset", Type.INT)})
-    text = print_expr(end)
-    return text if "\n" not in text and len(text) <= _WIDEST else "..."
-
-
-def _is_taken(name: str, ir: AttentionIR) -> bool:
-    dims = {d for i in ir.inputs for d in i.dims}
-    return name in {*dims, *(i.name for i in ir.inputs), *(p.name for p in ir.params)}
 
 
 def call_docstring(plan: Plan) -> str:

@@ -79,7 +79,7 @@ class Plan:
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
     logits = base2(ir)
-    key_loops, query_loops = _loops(ir)
+    key_loops, query_loops = loops_of(ir)
     return Plan(
         ir=ir,
         options=options,
@@ -94,7 +94,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
     )
 
 
-def _loops(ir: AttentionIR) -> tuple[Loops, Loops]:
+def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:
     """What a tile of queries streams through, and a tile of keys."""
     keys = key_ranges(ir.mask, ir.inputs)
     if (chosen := picks(ir.mask, ir.inputs, keys)) is None:
