@@ -64,8 +64,9 @@ def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
 def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
     """Queries to visit for the keys k_first..k_last: whole tiles without a mask, and the edges."""
     offset = k_len - q_len
-    lo = clip(k_first - offset, q_len) // BLOCK * BLOCK
+    lo = clip(k_first - offset, q_len)
     hi = q_len
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(clip(k_last - offset, q_len), q_len, lo, tl.where(whole, hi, lo), BLOCK)
     inside = full_hi - full_lo
     return (full_lo, full_hi, ()), (lo, hi - inside, ((full_lo, inside),))
@@ -474,14 +475,14 @@ def dkdv_kernel(
     scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
+    inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
     keys_of = (K, b, h_kv, k_len, k_strides)
     values_of = (V, b, h_kv, k_len, v_strides)
     keys = load_tile(keys_of, k_first, HEAD_DIM, BLOCK_N, BLOCK_D, True, TMA)
     values = load_tile(values_of, k_first, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
     column = k_first + tl.arange(0, BLOCK_N)[:, None]
-    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
-
-    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
 
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
@@ -495,7 +496,6 @@ def dkdv_kernel(
         seed = tl.load(Seed)
         scale_log2 = 1.4426950408889634 * scale
         context = (k_first, scale_log2, head, seed, threshold, kept_scale)
-        inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
         dk, dv = accumulate_dkdv(
             dk,
             dv,
@@ -956,7 +956,7 @@ def launch_backward(q, k, v, seed, p_, out, lse, row_max, log2_sum, d_out, d_lse
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_367e3c80ebea_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1d5796cd99ec_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -66,8 +66,9 @@ def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
     offset = k_len - q_len
     first_pos = q_first + offset
     last_pos = q_last + offset
-    lo = clip(first_pos - 4095, k_len) // BLOCK * BLOCK
+    lo = clip(first_pos - 4095, k_len)
     hi = clip(last_pos + 1, k_len)
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(clip(last_pos - 4095, k_len), clip(first_pos + 1, k_len), lo, hi, BLOCK)
     inside = full_hi - full_lo
     return (full_lo, full_hi, ()), (lo, hi - inside, ((full_lo, inside),))
@@ -79,8 +80,9 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
     offset = k_len - q_len
     first_row = k_first - offset
     last_row = k_last - offset
-    lo = clip(first_row, q_len) // BLOCK * BLOCK
+    lo = clip(first_row, q_len)
     hi = clip(last_row + 4096, q_len)
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(
         clip(last_row, q_len), clip(first_row + 4096, q_len), lo, tl.where(whole, hi, lo), BLOCK
     )
@@ -505,14 +507,14 @@ def dkdv_kernel(
     scale = tl.cast(scale, tl.float32)
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
+    inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
     keys_of = (K, b, h_kv, k_len, k_strides)
     values_of = (V, b, h_kv, k_len, v_strides)
     keys = load_tile(keys_of, k_first, HEAD_DIM, BLOCK_N, BLOCK_D, True, TMA)
     values = load_tile(values_of, k_first, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
     column = k_first + tl.arange(0, BLOCK_N)[:, None]
-    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
-
-    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
 
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
@@ -526,7 +528,6 @@ def dkdv_kernel(
         scale_over_cap = scale / cap
         cap_log2 = 1.4426950408889634 * cap
         context = (scale_over_cap, cap_log2)
-        inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
         dk, dv = accumulate_dkdv(
             dk,
             dv,
@@ -976,7 +977,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_88bb75a86391_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_13c3dfd155f6_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -64,8 +64,9 @@ def key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK: tl.constexpr):
 def query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK: tl.constexpr):
     """Queries to visit for the keys k_first..k_last: whole tiles without a mask, and the edges."""
     offset = k_len - q_len
-    lo = clip(tl.where(k_first < prefix_b, 0, k_first - offset), q_len) // BLOCK * BLOCK
+    lo = clip(tl.where(k_first < prefix_b, 0, k_first - offset), q_len)
     hi = q_len
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(
         clip(tl.where(k_last < prefix_b, 0, k_last - offset), q_len),
         q_len,
@@ -455,14 +456,13 @@ def dkdv_kernel(
     scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
     keys_of = (K, b, h_kv, k_len, k_strides)
     values_of = (V, b, h_kv, k_len, v_strides)
     keys = load_tile(keys_of, k_first, HEAD_DIM, BLOCK_N, BLOCK_D, True, TMA)
     values = load_tile(values_of, k_first, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
     column = k_first + tl.arange(0, BLOCK_N)[:, None]
-    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
-
-    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
 
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
@@ -926,7 +926,7 @@ def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_e0e1707ad763_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_f85585fe2f0e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
