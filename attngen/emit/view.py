@@ -127,9 +127,8 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Picker:
-    """A function that lists the tiles to visit: its lines, its parameters, and what says which to visit."""
+    """A function that lists the tiles to visit: its parameters, and where corners tell, what says which."""
 
-    lines: tuple[str, ...]
     uses: tuple[str, ...]
     condition: str
 
@@ -139,17 +138,33 @@ class Picker:
 
 
 @dataclass(frozen=True)
+class Look:
+    """A kernel that evaluates the mask before the others run: its lines, and what the mask differs by."""
+
+    lines: tuple[str, ...]
+    floats: tuple[str, ...]
+    by_batch: bool
+    by_head: bool
+
+
+@dataclass(frozen=True)
 class Picks:
-    """Whether programs pick their tiles, how for either direction, and whether from their corners alone."""
+    """Whether programs list their tiles, by their corners (``may_keep``) or after a look at the mask."""
 
     picks: bool
     may_keep: Function | None
+    look: Look | None
     of_keys: Picker
     of_queries: Picker
 
     @property
     def functions_of_corners(self) -> tuple[Function, ...]:
         return () if self.may_keep is None else (self.may_keep,)
+
+    @property
+    def picked_arguments(self) -> tuple[str, ...]:
+        """What kernels take beside the variant's own arguments, to find the tiles to visit."""
+        return () if self.look is None else ("kept_ptr", "kept_stride_b", "kept_stride_h")
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,12 @@ class Plan:
         return self.ir.mask is not TRUE
 
     @property
+    def looks(self) -> bool:
+        """Whether a kernel evaluates the mask before the others run."""
+        picks = self.key_loops.picks
+        return picks is not None and picks.may_keep is None
+
+    @property
     def scale_is_const(self) -> bool:
         return self.ir.scale.op is Op.CONST
 
