@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import triton.language as tl
-from kernel_calls import judge, small_tiles, variant_of
+from kernel_calls import gradients, judge, qkv, small_tiles, variant_of
 from torch import Tensor
-
-GRID = "let z = {0} // 64; let y = {0} // 8 % 8; let x = {0} % 8"
 
 
 def blocks(q_len: int, k_len: int, seed: int = 0) -> Tensor:
@@ -47,7 +45,12 @@ PICKED = {
 }
 
 
-@pytest.mark.parametrize("name", PICKED)
+QUICK = ("a table under causal", "neighbours in 3-D")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PICKED]
+)
 def test_kernels_that_pick_their_tiles_match_the_reference(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,5 +59,47 @@ def test_kernels_that_pick_their_tiles_match_the_reference(
     assert "def pick_keys(" in variant.source
     monkeypatch.setattr(variant.module, "LISTED", tl.constexpr(4))  # several lists of tiles
     with small_tiles(variant):
-        for q_len, k_len in ((70, 90), (33, 33), (50, 17)):
-            judge(variant, q_len=q_len, k_len=k_len, heads=2, kv_heads=1, call=inputs(q_len, k_len))
+        judge(variant, q_len=70, k_len=90, call=inputs(70, 90))
+
+
+@pytest.mark.slow
+def test_a_mask_that_differs_by_batch_and_head_is_looked_at_for_each() -> None:
+    lines = ("input keep: bool[batch, heads, q_len, k_len]", "mask = keep[b, h, q, k]")
+    variant = variant_of(*lines)
+    keep = torch.stack([torch.stack([blocks(40, 70, seed=2 * b + h) for h in range(4)]) for b in range(2)])
+    with small_tiles(variant):
+        judge(variant, batch=2, heads=4, kv_heads=2, q_len=40, k_len=70, call={"keep": keep})
+
+
+@pytest.mark.slow
+def test_values_of_a_tile_that_is_not_picked_are_never_met() -> None:
+    variant = variant_of("input keep: bool[q_len, k_len]", "mask = keep[q, k]")
+    q, k, v = qkv(q_len=32, k_len=96, dtype="float32")
+    keep = torch.zeros(32, 96, dtype=torch.bool)
+    keep[:, 64:] = True
+    k[:, :, :64], v[:, :, :64] = float("nan"), float("inf")
+    with small_tiles(variant):
+        found = gradients(variant, q, k, v, keep=keep)
+    assert all(x.isfinite().all() for x in found)
+
+
+@pytest.mark.parametrize(
+    ("mask", "how"),
+    [
+        ("causal", None),
+        ("dist % 4 == 0", None),
+        ("(q + k) % 2 == 0", None),
+        ("abs(q % 64 - k % 64) <= 6 and abs(q // 64 - k // 64) <= 6", None),
+        ("q // 49 == k // 49 and part[pos] == part[k]", None),
+        ("abs(q // 1024 - k // 1024) <= 1 and abs(q // 32 % 32 - k // 32 % 32) <= 2", "corners"),
+        ("(q // 128 + k // 128) % 2 == 0", "corners"),
+        ("keep[q, k]", "look"),
+        ("causal and part[pos] == part[k]", "look"),
+    ],
+)
+def test_tiles_are_picked_where_ranges_leave_empty_ones(mask: str, how: str | None) -> None:
+    inputs = "input keep: bool[q_len, k_len]\ninput part: int32[k_len]\n"
+    source = Source(f"variant x\n{inputs}mask = {mask}\n", "x.attn")
+    keys, queries = loops_of(simplify_ir(build(parse(source), source)))
+    assert keys.picks == queries.picks
+    assert (keys.picks and ("look" if keys.picks.may_keep is None else "corners")) == how
