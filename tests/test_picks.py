@@ -8,6 +8,12 @@ import triton.language as tl
 from kernel_calls import gradients, judge, qkv, small_tiles, variant_of
 from torch import Tensor
 
+from attngen.analysis.simplify import simplify_ir
+from attngen.ir.build import build
+from attngen.plan.plan import loops_of
+from attngen.source import Source
+from attngen.syntax.parse import parse
+
 
 def blocks(q_len: int, k_len: int, seed: int = 0) -> Tensor:
     """A block-sparse table: a third of the blocks of 16 keep their scores, and some scores are dropped."""
