@@ -47,8 +47,13 @@ def evaluate(root: Expr, env: Env) -> Scalar:
 
 def values_of(root: Expr, env: Env) -> dict[Expr, Scalar]:
     """The value of every node under ``root``."""
+    return values_in(postorder(root), env)
+
+
+def values_in(order: Sequence[Expr], env: Env) -> dict[Expr, Scalar]:
+    """The value of each of these nodes, operands first."""
     values: dict[Expr, Scalar] = {}
-    for node in postorder(root):
+    for node in order:
         values[node] = _value(node, [values[a] for a in node.args], env)
         if env.wraps and node.type is Type.INT:
             values[node] = (int(values[node]) + 2**63) % 2**64 - 2**63

@@ -207,7 +207,7 @@ def test_zoo_lists_one_spec_a_line_and_prints_one(run: Run) -> None:
     [
         ("ast", ["Clause", "name: Ident slopes", "function: Ident abs"]),
         ("ir", ["score = score - slopes[h] * abs(", "mask = "]),
-        ("ranges", ["q_first", "k_len", "needing no mask: k in ["]),
+        ("ranges", ["q_first", "k_len", "all keep ["]),
         ("plan", ["alibi"]),
         ("triton", ["@triton.jit", "def alibi("]),
     ],

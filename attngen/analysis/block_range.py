@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from attngen.analysis.extent import Extents
-from attngen.analysis.interval import Values, fits_int64
+from attngen.analysis.interval import Values, fits_int32, fits_int64
 from attngen.analysis.linear import Linear, Sums, at_most_zero, term, to_expr
 from attngen.analysis.pieces import (
     EVERYTHING,
@@ -43,10 +43,23 @@ from attngen.analysis.pieces import (
 )
 from attngen.analysis.rates import Rate
 from attngen.analysis.saturate import Saturation
-from attngen.ir.nodes import FALSE, SEARCHES, TRUE, Expr, Input, Op, const, first, make, postorder, word
+from attngen.ir.nodes import (
+    FALSE,
+    SEARCHES,
+    TRUE,
+    Expr,
+    Input,
+    Op,
+    const,
+    first,
+    leaves,
+    make,
+    postorder,
+    word,
+)
 from attngen.ir.types import Type
 
-__all__ = ["Bound", "Range", "key_ranges", "query_ranges"]
+__all__ = ["Bound", "Range", "hulls", "key_ranges", "open_conditions", "query_ranges"]
 
 _MOST_STEPS = 64  # of solving one comparison; beyond, it is not understood
 _MOST_STEPS_IN_ALL = 2_000  # of solving all comparisons of a mask
@@ -81,14 +94,33 @@ def query_ranges(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, ...
     return _ranges(mask, inputs, streamed="q", tiled="k")
 
 
-def _ranges(mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str) -> tuple[Range, ...]:
-    sums = Sums()
+def hulls(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, Range]:
+    """One range of keys and one of queries that hold all ranges, with no part that needs no mask."""
+    keys = _ranges(mask, inputs, streamed="k", tiled="q", joined=True)
+    queries = _ranges(mask, inputs, streamed="q", tiled="k", joined=True)
+    return Range(keys[0].possible, None), Range(queries[0].possible, None)
+
+
+def open_conditions(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Expr, ...]:
+    """The comparisons and reads in the mask that bound no keys: they count as possible everywhere."""
+    solver = _solver(inputs, "k", "q")
+    solver.region(mask)
+    return solver.open_conditions
+
+
+def _solver(inputs: tuple[Input, ...], streamed: str, tiled: str) -> _Solver:
     values = Values({i.name: i.dtype for i in inputs})
-    rising = frozenset(i.name for i in inputs if i.sorted)
-    region = _Solver(streamed, tiled, sums, values, rising).region(mask)
-    intervals = Intervals(f"{streamed}_len", sums)
-    safe = Saturation(values)
-    clusters = intervals.apart(region.possible)
+    return _Solver(streamed, tiled, Sums(), values, frozenset(i.name for i in inputs if i.sorted))
+
+
+def _ranges(
+    mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str, joined: bool = False
+) -> tuple[Range, ...]:
+    solver = _solver(inputs, streamed, tiled)
+    region = solver.region(mask)
+    intervals = Intervals(f"{streamed}_len", solver.sums)
+    safe = Saturation(solver.values)
+    clusters = [region.possible] if joined else intervals.apart(region.possible)
     found = []
     for possible in map(intervals.hull, clusters):
         certain = intervals.best(region.certain, possible if len(clusters) > 1 else None)
@@ -136,9 +168,9 @@ _NOWHERE = _Region(NOTHING, NOTHING)
 class _Solver:
     def __init__(self, streamed: str, tiled: str, sums: Sums, values: Values, rising: frozenset[str]) -> None:
         self._variable = word(streamed)
-        self._values = values
+        self.values = values
         self._exact: dict[Expr, bool] = {}  # whether nothing in a node's own arithmetic may wrap around
-        self._sums = sums
+        self.sums = sums
         self._rising = rising
         self._extents = Extents(tiled, sums, rising)
         own = Rate.COLUMN if streamed == "k" else Rate.ROW
@@ -154,10 +186,16 @@ class _Solver:
                 self._regions[node] = self._bool(node)
         return self._regions[mask][0]
 
+    @property
+    def open_conditions(self) -> tuple[Expr, ...]:
+        """Of what was solved, the parts that no piece tells from everything."""
+        undecided = (node for node, found in self._regions.items() if _ANYWHERE in found)
+        return tuple(node for node in undecided if not any(a.type is Type.BOOL for a in node.args))
+
     def _is_exact(self, node: Expr) -> bool:
         if node.op is Op.LOAD or node.type is Type.FLOAT or node.op is Op.TO_INT:
             return True  # taken as it is, whatever its operands are
-        fits = node.type is Type.BOOL or fits_int64(self._values.of(node))
+        fits = node.type is Type.BOOL or fits_int64(self.values.of(node))
         return fits and all(self._exact[a] for a in node.args)
 
     def _bool(self, node: Expr) -> tuple[_Region, _Region]:
@@ -189,12 +227,13 @@ class _Solver:
         if node.op not in (Op.LT, Op.LE, Op.EQ, Op.NE) or node.args[0].type is not Type.INT:
             return _ANYWHERE, _ANYWHERE
         self._last_step = min(self._steps + _MOST_STEPS, _MOST_STEPS_IN_ALL)
-        gap = self._sums.of(node.args[0]).plus(self._sums.of(node.args[1]), -1)
+        gap = self.sums.of(node.args[0]).plus(self.sums.of(node.args[1]), -1)
         if node.op in (Op.LT, Op.LE):
             strict = 1 if node.op is Op.LT else 0
             return self._at_most_zero(gap.plus(strict)), self._at_most_zero(gap.times(-1).plus(1 - strict))
         equal = self._at_most_zero(gap) & self._at_most_zero(gap.times(-1))
-        if any(end.op in SEARCHES for piece in equal.possible for end in (*piece.los, *piece.his)):
+        ends = (end for piece in equal.possible for end in (*piece.los, *piece.his))
+        if any(node.op in SEARCHES for node in postorder(*ends)):
             equal = self._only_if_alike(gap, equal)
         other = self._at_most_zero(gap.plus(1)) | self._at_most_zero(gap.times(-1).plus(1))
         return (equal, other) if node.op is Op.EQ else (other, equal)
@@ -205,10 +244,12 @@ class _Solver:
         varying = [t for t in form.terms if self._extents.rate(t) in self._streamed_rates]
         if not varying:
             low, high = self._extents.of_sum(form)
-            possible = at_most_zero(low, self._sums) if low is not None else TRUE
-            certain = at_most_zero(high, self._sums) if high is not None else FALSE
+            possible = at_most_zero(low, self.sums) if low is not None else TRUE
+            certain = at_most_zero(high, self.sums) if high is not None else FALSE
             return _Region(provided(possible), provided(certain))
-        if len(varying) > 1 or self._steps > self._last_step:
+        if len(varying) > 1:
+            return self._with_slack(form, varying)
+        if self._steps > self._last_step:
             return _ANYWHERE
         node = varying[0]
         factor = form.terms[node]
@@ -216,6 +257,20 @@ class _Solver:
         if factor > 0:  # node <= -rest / factor, rounded down
             return self._below(node, self._over(rest.times(-1), factor))
         return self._above(node, self._over(rest.times(-1), -factor).times(-1))  # rounded up
+
+    def _with_slack(self, form: Linear, varying: list[Expr]) -> _Region:
+        """Where ``form <= 0``, its remainders (``k % n // m``) taken at their best and at their worst."""
+        slack = [t for t in varying if fits_int32(self.values.of(t)) and any(leaves(t, op=Op.MOD))]
+        if len(varying) - len(slack) != 1 or self._steps > self._last_step:
+            return _ANYWHERE
+        least = most = form
+        for node in slack:
+            values, factor = self.values.of(node), form.terms[node]
+            ends = sorted(int(end) * factor for end in (values.lo, values.hi))
+            least, most = (
+                x.plus(term(node), -factor).plus(end) for x, end in zip((least, most), ends, strict=True)
+            )
+        return _Region(self._at_most_zero(least).possible, self._at_most_zero(most).certain)
 
     def _only_if_alike(self, gap: Linear, equal: _Region) -> _Region:
         """Rows that ask for two values are never kept by one position: then no further search is needed."""
@@ -225,6 +280,8 @@ class _Solver:
         low, high = self._extents.of_sum(fixed)
         if low is None or high is None:
             return equal
+        if all(factor < 0 for factor in fixed.terms.values()):
+            low, high = high.times(-1), low.times(-1)
         alike = provided(make(Op.EQ, to_expr(low), to_expr(high)))
         return _Region(equal.possible, both(equal.possible, alike, widen=False))
 
@@ -233,7 +290,7 @@ class _Solver:
             return form
         if not form.terms:
             return Linear(constant=form.constant // divisor)
-        return self._sums.of(make(Op.FLOORDIV, to_expr(form), const(divisor)))
+        return self.sums.of(make(Op.FLOORDIV, to_expr(form), const(divisor)))
 
     def _below(self, node: Expr, end: Linear) -> _Region:
         """Where ``node <= end``; the end does not read the streamed variable."""
@@ -243,7 +300,7 @@ class _Solver:
                 EVERYTHING if high is None else (Piece(his=(to_expr(high.plus(1)),)),),
                 NOTHING if low is None else (Piece(his=(to_expr(low.plus(1)),)),),
             )
-        forms = [self._sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
+        forms = [self.sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
         under = [form.plus(end, -1) for form in forms]
         solve = self._at_most_zero
         if node.op is Op.ABS:
@@ -274,7 +331,7 @@ class _Solver:
                 EVERYTHING if low is None else (Piece(los=(to_expr(low),)),),
                 NOTHING if high is None else (Piece(los=(to_expr(high),)),),
             )
-        forms = [self._sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
+        forms = [self.sums.of(a) if a.type is Type.INT else Linear() for a in node.args]
         over = [end.plus(form, -1) for form in forms]
         solve = self._at_most_zero
         if node.op is Op.ABS:

@@ -6,7 +6,7 @@ Over the rows ``q_first <= q <= q_last`` of a tile
 
 Each bound is a sum of what a program knows as scalars. None: no bound is known. An operation is followed
 where it is monotone in its tile-dependent operand, a sorted input's element in its index among them;
-``x % n`` gives 0 to n - 1.
+``x % n`` gives 0 to n - 1, or over a pair of tiles, where x stays within one period, what its ends give.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from attngen.analysis import rates
 from attngen.analysis.linear import Linear, Sums, extreme, term, to_expr
 from attngen.analysis.rates import Rate
+from attngen.analysis.simplify import simple
 from attngen.analysis.walk import fresh
 from attngen.ir.nodes import SEARCHES, Expr, Op, make, remake, word
 from attngen.ir.types import Type
@@ -24,15 +25,15 @@ _SCALAR = (Rate.LAUNCH, Rate.PROGRAM)
 
 
 class Extents:
-    """Extents over a tile of rows (``axis`` "q") or of columns (``axis`` "k"), each computed once.
+    """Extents over a tile of rows (``axes`` "q"), of columns ("k") or a pair of both ("qk"), each once.
 
     ``rising`` names the inputs whose entries never fall along their last dimension.
     """
 
-    def __init__(self, axis: str, sums: Sums, rising: frozenset[str] = frozenset()) -> None:
+    def __init__(self, axes: str, sums: Sums, rising: frozenset[str] = frozenset()) -> None:
         self._rising = rising
-        self._axis = word(axis)
-        self._corners = term(word(f"{axis}_first")), term(word(f"{axis}_last"))
+        self._corners = {word(a): (term(word(f"{a}_first")), term(word(f"{a}_last"))) for a in axes}
+        self._of_pairs = len(axes) > 1
         self._sums = sums
         self._rates: dict[Expr, Rate] = {}
         self._known: dict[Expr, Extent] = {}
@@ -59,8 +60,8 @@ class Extents:
     def _extent(self, node: Expr) -> Extent:
         if node.type is not Type.INT:
             return _UNKNOWN
-        if node is self._axis:
-            return self._corners
+        if node in self._corners:
+            return self._corners[node]
         form = self._sums.of(node)
         if form.terms != {node: 1}:
             return self.of_sum(form)  # its terms lie below the node, or are words
@@ -79,7 +80,7 @@ class Extents:
         elif op is Op.MOD:
             divisor = self._sums.of(args[1])
             if not divisor.terms and divisor.constant > 0:
-                return Linear(), Linear(constant=divisor.constant - 1)
+                return self._remainder(*self.of(args[0]), args[1])
         elif op is Op.ABS:
             low, high = self.of(args[0])
             if low is not None and high is not None:
@@ -107,12 +108,24 @@ class Extents:
         first, final = (term(end) for end in ends)
         return first, final
 
+    def _remainder(self, low: Linear | None, high: Linear | None, divisor: Expr) -> Extent:
+        most = Linear(constant=self._sums.of(divisor).constant - 1)
+        if low is None or high is None or not self._of_pairs:
+            return Linear(), most
+        ends = to_expr(low), to_expr(high)
+        is_one_period = make(Op.EQ, *(make(Op.FLOORDIV, end, divisor) for end in ends))
+        first, last = (make(Op.MOD, end, divisor) for end in ends)
+        return (
+            term(make(Op.WHERE, is_one_period, first, to_expr(Linear()))),
+            term(make(Op.WHERE, is_one_period, last, to_expr(most))),
+        )
+
     def _monotone(self, op: Op, extent: Extent, scalar: Expr) -> Extent:
         """``x * s`` and ``x // s``: rising in x for s >= 0, falling for s <= 0 (x // 0 is 0 for all x)."""
         low, high = extent
         if low is None or high is None:
             return _UNKNOWN
-        ends = [term(make(op, to_expr(end), scalar)) for end in (low, high)]
+        ends = [self._sums.of(simple(op, to_expr(end), scalar)) for end in (low, high)]
         known = self._sums.of(scalar)
         if self._sums.never_negative(known):
             return ends[0], ends[1]

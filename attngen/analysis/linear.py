@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import CORNERS, FALSE, SIZES, TRUE, Expr, Op, const, make, word
+from attngen.ir.nodes import CORNERS, FALSE, SEARCHES, SIZES, TRUE, Expr, Op, const, make, word
 from attngen.ir.types import Type
 
 _Q, _POS = word("q"), word("pos")
@@ -87,7 +87,29 @@ class Sums:
 
     def never_negative(self, form: Linear) -> bool:
         """Whether the sum is at least 0 for every tile and every call (False: not known)."""
+        if _never_negative(form):
+            return True
+        form = self._without_searches(form)
         return _never_negative(form) or _never_negative(self._without_quotients(form))
+
+    def _without_searches(self, form: Linear) -> Linear:
+        """A lower bound of ``form``: where a row is searched for its own entry at i, the place is near i.
+
+        The first entry of at least ``row[i]`` is at i or before, the first above it after i: the row rises.
+        A position i before or beyond the row reads an end of it, and the search then gives what lies beyond
+        every position.
+        """
+        result = form
+        for node, factor in form.terms.items():
+            if node.op not in SEARCHES or (node.op is Op.FIRST_ABOVE) != (factor > 0):
+                continue
+            *row, sought = node.args
+            if sought.op is Op.LOAD and sought.value == node.value and sought.args[:-1] == tuple(row):
+                place = self.of(sought.args[-1])
+                if _is_position(place):
+                    after = 1 if node.op is Op.FIRST_ABOVE else 0
+                    result = result.plus(term(node), -factor).plus(place.plus(after), factor)
+        return result
 
     def _without_quotients(self, form: Linear) -> Linear:
         """A lower bound of ``form`` where each ``n * (x // n)`` has become ``x`` less at most n - 1."""
@@ -101,6 +123,13 @@ class Sums:
                 result = result.plus(term(node), -factor).plus(dividend, factor // n)
                 result = result.plus(-max(factor // n, 0) * (n - 1))
         return result
+
+
+def _is_position(form: Linear) -> bool:
+    """Whether the sum is one of a tile's corners, or that of its queries counted among the keys."""
+    corners = [node for node, factor in form.terms.items() if node.value in CORNERS and factor == 1]
+    rest = {node: factor for node, factor in form.terms.items() if node not in corners}
+    return form.constant == 0 and len(corners) == 1 and rest in ({}, {_K_LEN: 1, _Q_LEN: -1})
 
 
 def _is_small(form: Linear) -> bool:

@@ -10,13 +10,26 @@ A piece is everything ``x`` with ``max(los) <= x < min(his)``, provided that all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
 
 from attngen.analysis.linear import Linear, Sums, extreme
-from attngen.ir.nodes import FALSE, TRUE, Expr, Op, const, make, postorder, remake, word
+from attngen.ir.nodes import (
+    CORNERS,
+    FALSE,
+    SEARCHES,
+    TRUE,
+    Expr,
+    Op,
+    const,
+    make,
+    mentions,
+    postorder,
+    remake,
+    word,
+)
 from attngen.ir.types import Type
 
 _ZERO = const(0)
@@ -110,6 +123,29 @@ class Bound:
     hi: Expr | None
 
 
+@dataclass(frozen=True, order=True)
+class _Places:
+    """Where a set of positions begins and ends, for each of ``_USUAL_TILES``."""
+
+    ends: tuple[tuple[int, int], ...]
+
+    def near(self, later: _Places) -> bool:
+        return all(low < high + _FAR for (_, high), (low, _) in zip(self.ends, later.ends, strict=True))
+
+    def meets(self, other: _Places) -> bool:
+        return any(
+            low < other_high + _FAR and other_low < high + _FAR
+            for (low, high), (other_low, other_high) in zip(self.ends, other.ends, strict=True)
+        )
+
+    def hull(self, other: _Places) -> _Places:
+        pairs = zip(self.ends, other.ends, strict=True)
+        return _Places(tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs))
+
+    def gap(self, later: _Places) -> int:
+        return max(low - high for (_, high), (low, _) in zip(self.ends, later.ends, strict=True))
+
+
 class Intervals:
     """Lists of pieces turned into one interval over positions ``0 <= x < length``."""
 
@@ -138,27 +174,44 @@ class Intervals:
         return Bound(low, high)
 
     def apart(self, pieces: Pieces) -> list[Pieces]:
-        """The pieces in rising order, those together that overlap at a usual shape or lie near each other."""
-        alive = [p for p in pieces if not self._empty(p)]
-        found: list[tuple[int, int, Pieces]] = []
-        for piece in sorted(alive, key=lambda p: self._usual_ends(p)):
-            low, high = self._usual_ends(piece)
-            if found and low < found[-1][1] + _FAR:
-                before = found.pop()
-                found.append((before[0], max(before[1], high), (*before[2], piece)))
-            else:
-                found.append((low, high, (piece,)))
-        while len(found) > _MOST_RANGES:
-            gaps = [later[0] - earlier[1] for earlier, later in pairwise(found)]
-            at = gaps.index(min(gaps))
-            (low, _, first), (_, high, second) = found[at : at + 2]
-            found[at : at + 2] = [(low, high, (*first, *second))]
-        return [tuple(p for p in alive if p in cluster) for _, _, cluster in found] or [NOTHING]
+        """The pieces in rising order, those together that lie near each other wherever the tile is.
 
-    def _usual_ends(self, piece: Piece) -> tuple[int, int]:
-        low = max((_usual(e) for e in piece.los), default=0)
-        high = min((_usual(e) for e in piece.his), default=_usual(self._length))
-        return max(low, 0), min(max(low, high), _usual(self._length))
+        A piece under a condition is no reason to join what is apart without it: the first of those that it
+        overlaps takes it in, and grows over the others where the condition holds.
+        """
+        alive = [p for p in pieces if not self._empty(p)]
+        always = [p for p in alive if not p.conditions] or alive
+        found: list[tuple[_Places, Pieces]] = []
+        for piece, places in sorted(((p, self._usual_places(p)) for p in always), key=lambda one: one[1]):
+            if found and found[-1][0].near(places):
+                before, others = found.pop()
+                found.append((before.hull(places), (*others, piece)))
+            else:
+                found.append((places, (piece,)))
+        for piece in alive:
+            if piece not in always:
+                places = self._usual_places(piece)
+                at = next((n for n, one in enumerate(found) if one[0].meets(places)), None)
+                if at is None:
+                    found.append((places, (piece,)))
+                else:
+                    found[at] = (found[at][0], (*found[at][1], piece))
+        found.sort(key=lambda one: one[0])
+        while len(found) > _MOST_RANGES:
+            gaps = [earlier[0].gap(later[0]) for earlier, later in pairwise(found)]
+            at = gaps.index(min(gaps))
+            first, second = found[at : at + 2]
+            found[at : at + 2] = [(first[0].hull(second[0]), (*first[1], *second[1]))]
+        return [tuple(p for p in alive if p in cluster) for _, cluster in found] or [NOTHING]
+
+    def _usual_places(self, piece: Piece) -> _Places:
+        ends = []
+        for words in _USUAL_TILES:
+            length = usual(self._length, words)
+            low = max((usual(e, words) for e in piece.los), default=0)
+            high = min((usual(e, words) for e in piece.his), default=length)
+            ends.append((max(low, 0), min(max(low, high), length)))
+        return _Places(tuple(ends))
 
     def best(self, pieces: Pieces, inside: Bound | None = None) -> Bound | None:
         """One interval within the pieces (and near ``inside``): the part that is longest at a usual shape."""
@@ -274,6 +327,10 @@ def opposite(condition: Expr) -> Expr:
 
 # A usual shape, to weigh parts whose lengths depend on the call.
 _USUAL = {"q_len": 8192, "k_len": 8192, "q_first": 4096, "q_last": 4223, "k_first": 4096, "k_last": 4223}
+_USUAL_TILES = tuple(
+    _USUAL | {f"{axis}_{end}": n + size for axis in "qk" for end, size in (("first", 0), ("last", 127))}
+    for n in (4096, 1728, 6464)
+)
 _USUAL_SCALAR = 1024  # a param, a loaded prefix, another size
 _USUAL_MOST = 2**40  # longer than any length; without a bound, repeated squares would never end
 _USUAL_OPS: dict[Op, Callable[..., int]] = {
@@ -289,6 +346,13 @@ _USUAL_OPS: dict[Op, Callable[..., int]] = {
     Op.CLAMP: lambda x, low, high: min(max(x, low), high),
     Op.WHERE: lambda _, chosen, __: chosen,
 }
+_KNOWN_OPS: dict[Op, Callable[..., bool | int]] = _USUAL_OPS | {
+    Op.NOT: lambda x: not x,
+    Op.LT: lambda x, y: x < y,
+    Op.LE: lambda x, y: x <= y,
+    Op.EQ: lambda x, y: x == y,
+    Op.NE: lambda x, y: x != y,
+}
 
 
 def _meet(first: Bound, second: Bound) -> Bound:
@@ -301,17 +365,51 @@ def _meet(first: Bound, second: Bound) -> Bound:
 
 
 def _usual_length(bound: Bound, length: Expr) -> int:
-    low = max(_usual(bound.lo) if bound.lo else 0, 0)
-    return min(_usual(bound.hi or length), _usual(length)) - low
+    low = max(usual(bound.lo) if bound.lo else 0, 0)
+    return min(usual(bound.hi or length), usual(length)) - low
 
 
-def _usual(root: Expr) -> int:
+def known_values(order: Iterable[Expr], words: Mapping[str, int]) -> dict[Expr, bool | int | None]:
+    """The values of nodes, operands first, where ``words`` have these; None where they depend on more."""
+    values: dict[Expr, bool | int | None] = {}
+    for node in order:
+        values[node] = known_value(node, [values[a] for a in node.args], words)
+    return values
+
+
+def known_value(node: Expr, args: list[bool | int | None], words: Mapping[str, int]) -> bool | int | None:
+    """The value of one node, whose operands have the values ``args``; None where that is not known."""
+    if node.op is Op.CONST and isinstance(node.value, bool | int):
+        return node.value
+    if node.op is Op.WORD:
+        return words.get(str(node.value))
+    if node.op in (Op.AND, Op.OR):
+        settled = node.op is Op.OR  # by one operand alone
+        return settled if settled in args else None if None in args else not settled
+    if node.op is Op.WHERE and args[0] is not None:
+        return args[1] if args[0] else args[2]
+    if None in args or node.op not in _KNOWN_OPS or any(a.type is Type.FLOAT for a in node.args):
+        return None
+    return _KNOWN_OPS[node.op](*args)
+
+
+def usual(root: Expr, words: Mapping[str, int] = _USUAL) -> int:
+    """An INT expression at a usual shape: 8192 queries and as many keys, and the corners of one tile.
+
+    What depends on the call takes a usual value, and a condition that does so is taken to hold.
+    """
+    order = postorder(root)
+    known = known_values(order, words)
     values: dict[Expr, int] = {}
-    for node in postorder(root):
-        if node.op is Op.CONST and node.type is Type.INT:
-            values[node] = int(node.value or 0)
-        elif node.op is Op.WORD and node.value in _USUAL:
-            values[node] = _USUAL[str(node.value)]
+    for node in order:
+        exact = known[node]
+        if exact is not None:
+            values[node] = max(-_USUAL_MOST, min(int(exact), _USUAL_MOST))
+        elif node.op in SEARCHES:  # for what the tile reads, or for the same value in every tile
+            here = words.get("q_first", words.get("k_first", 0)) if mentions(node, *CORNERS) else 0
+            values[node] = here + (_USUAL_SCALAR if node.op is Op.FIRST_ABOVE else 0)
+        elif node.op is Op.WHERE and node.type is Type.INT and known[node.args[0]] is False:
+            values[node] = values[node.args[2]]
         elif node.type is Type.INT and node.op in _USUAL_OPS:
             value = _USUAL_OPS[node.op](*(values[a] for a in node.args))
             values[node] = max(-_USUAL_MOST, min(value, _USUAL_MOST))

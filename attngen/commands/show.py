@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from attngen.commands.common import Backend
 from attngen.ir.nodes import AttentionIR, Expr
 from attngen.ir.types import Scalar
 from attngen.source import Source, Span
-
-if TYPE_CHECKING:
-    from attngen.analysis.block_range import Bound
 
 
 def text_of(source: Source, stage: str, overrides: Mapping[str, Scalar], backend: Backend) -> str:
@@ -30,6 +26,8 @@ def text_of(source: Source, stage: str, overrides: Mapping[str, Scalar], backend
     if stage == "ir":
         return print_ir(ir).rstrip("\n")
     if stage == "ranges":
+        from attngen.commands.ranges import ranges
+
         return ranges(ir)
 
     from attngen.pipeline import compile_spec
@@ -75,31 +73,3 @@ def _outline(value: object, label: str, depth: int, ir: AttentionIR | None) -> I
         yield lead + (", ".join(map(str, value)) if value else "none")
     else:
         yield lead + (value if isinstance(value, str) and "\n" not in value else repr(value))
-
-
-def ranges(ir: AttentionIR) -> str:
-    """The loop bounds that the mask gives: for a tile of queries, and for a tile of keys."""
-    from attngen.analysis.block_range import key_ranges, query_ranges
-    from attngen.analysis.simplify import simplify
-    from attngen.ir.printer import print_clauses
-
-    mask = simplify(ir.mask)
-    lines = ["every key is kept" if (text := print_clauses(ir).get("mask")) is None else text, ""]
-    for title, streamed, found in (
-        ("a tile of queries, q_first to q_last (forward, dQ)", "k", key_ranges(mask, ir.inputs)),
-        ("a tile of keys, k_first to k_last (dK, dV)", "q", query_ranges(mask, ir.inputs)),
-    ):
-        lines.append(f"{title}:")
-        for item in found:
-            lines.append(f"    visited:         {_interval(streamed, item.possible, ir)}")
-            certain = "no part of it" if item.certain is None else _interval(streamed, item.certain, ir)
-            lines.append(f"    needing no mask: {certain}")
-    return "\n".join(lines)
-
-
-def _interval(streamed: str, bound: Bound, ir: AttentionIR) -> str:
-    from attngen.ir.printer import print_expr
-
-    low = "0" if bound.lo is None else print_expr(bound.lo, ir)
-    high = f"{streamed}_len" if bound.hi is None else print_expr(bound.hi, ir)
-    return f"{streamed} in [{low}, {high})"

@@ -51,10 +51,11 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
     passed = tuple(dict.fromkeys(a.passed for a in arguments))
     dropout_text = texts[ir.dropout] if ir.dropout is not None else ""
     read = {word for text in (*passed, dropout_text, *block.lines) for word in re.findall(r"\w+", text)}
+    looked = ["heads_apart", "kept_stride_b", "kept_stride_h"] if plan.looks else []
     unspecialized = [a.name for a in arguments if not a.specialized]
     return Launch(
         kernel_arguments=tuple(a.name for a in arguments),
-        unspecialized=_quoted([*_ALWAYS, "padded", *unspecialized]),
+        unspecialized=_quoted([*_ALWAYS, "padded", *looked, *unspecialized]),
         launch_arguments=passed,
         launch_sizes=(*_size_lines(scope, read), *(_assignment(line) for line in block.lines)),
         dropout_text=dropout_text,

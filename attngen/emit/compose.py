@@ -9,6 +9,7 @@ from attngen.emit.call import checked_divisors, make_call
 from attngen.emit.guards import make_guards
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
+from attngen.emit.picks import make_picks
 from attngen.emit.ranges import make_ranges
 from attngen.emit.scope import make_scope
 from attngen.emit.sink import make_sink
@@ -26,7 +27,8 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     sink, sink_uses = make_sink(scope)
     if learned.sink_reads:
         learned_uses |= sink_uses
-    tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
+    picks = make_picks(scope, maths)
+    tiles, uses = make_tiles(scope, maths, ranges, picks, learned, sink_uses, learned_uses)
     launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, make_guards(plan), sink, learned, tiles, ranges, maths)
+    parts = (make_call(scope), launch, make_guards(plan), sink, learned, tiles, ranges, picks, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

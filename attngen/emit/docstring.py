@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from attngen.analysis.block_range import Bound, Range
+from attngen.emit.derivation import derivation
 from attngen.emit.facts import facts_text
 from attngen.emit.prose import bullet, escaped, folded, paragraph
-from attngen.ir.nodes import AttentionIR, Expr, Op, make, param, substitute, word
-from attngen.ir.printer import print_expr, print_ir
+from attngen.ir.nodes import AttentionIR
+from attngen.ir.printer import print_ir
 from attngen.ir.types import Type
 from attngen.plan.plan import Plan
-
-_OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
-_POS = make(Op.ADD, word("q"), _OFFSET)
-_WIDEST = 90  # columns of a bound that the text can hold
 
 
 def module_docstring(plan: Plan) -> str:
@@ -26,76 +21,10 @@ def module_docstring(plan: Plan) -> str:
         parts.append(paragraph(ir.doc))
     spec = [part for line in print_ir(replace(ir, doc="")).splitlines() for part in folded(line, 106)]
     parts.append("The spec:\n\n" + escaped("\n".join(f"    {line}" for line in spec)))
-    parts.append(_bounds(plan))
+    parts.append(derivation(ir, plan.key_loops, plan.query_loops))
     facts = [part for fact in facts_text(plan) for part in bullet(fact, 106)]
     parts.append("What is proven of it, for every call:\n\n" + escaped("\n".join(f"    {x}" for x in facts)))
     return "\n\n".join(parts) + "\n"
-
-
-def _bounds(plan: Plan) -> str:
-    """The derivation of the loop bounds, in words."""
-    ir = plan.ir
-    if not plan.is_masked:
-        return "Loop bounds: nothing is masked, and every tile visits the whole sequence."
-    keys, queries = plan.key_loops.ranges, plan.query_loops.ranges
-    lines = [
-        "Query q sees no keys but",
-        *_listed(map(_possible, _of_one(keys, "q")), "k_len", ir),
-        "so a tile of queries q_first..q_last (forward, dQ) visits",
-        *_listed(map(_possible, keys), "k_len", ir),
-        *_whole("query", "sees", keys, "k_len", ir),
-        "Key k is seen by no queries but",
-        *_listed(map(_possible, _of_one(queries, "k")), "q_len", ir),
-        "so a tile of keys k_first..k_last (dK, dV) visits",
-        *_listed(map(_possible, queries), "q_len", ir),
-        *_whole("key", "is seen by", queries, "q_len", ir),
-    ]
-    head = "Loop bounds, from the mask"
-    if any("offset" in line for line in lines) and not _is_taken("offset", ir):
-        head += ", where offset = k_len - q_len (so that pos = q + offset)"
-    return "\n".join([f"{head}:", "", *(f"    {part}" for line in lines for part in folded(line, 106))])
-
-
-def _whole(one: str, sees: str, ranges: tuple[Range, ...], length: str, ir: AttentionIR) -> Iterator[str]:
-    certain = [r.certain for r in ranges if r.certain is not None]
-    if certain:
-        yield f"and needs no mask in whole tiles of what every {one} of it {sees}:"
-        yield from _listed(certain, length, ir)
-    else:
-        yield f"and needs the mask throughout: no part is known that every {one} of it {sees}."
-
-
-def _possible(loop_range: Range) -> Bound:
-    return loop_range.possible
-
-
-def _of_one(ranges: tuple[Range, ...], tiled: str) -> Iterator[Range]:
-    """The ranges of a tile of one row or column."""
-    corners = {word(f"{tiled}_{corner}"): word(tiled) for corner in ("first", "last")}
-    for r in ranges:
-        ends = (e and substitute(e, corners) for e in (r.possible.lo, r.possible.hi))
-        lo, hi = (e and substitute(e, {_POS: word("pos")}) for e in ends)
-        yield Range(Bound(lo, hi), None)
-
-
-def _listed(bounds: Iterable[Bound], length: str, ir: AttentionIR) -> Iterator[str]:
-    """A line an interval."""
-    for n, bound in enumerate(bounds):
-        low = "0" if bound.lo is None else _end(bound.lo, ir)
-        high = length if bound.hi is None else _end(bound.hi, ir)
-        yield f"    {'and ' if n else ''}[{low}, {high})"
-
-
-def _end(end: Expr, ir: AttentionIR) -> str:
-    if not _is_taken("offset", ir):
-        end = substitute(end, {_OFFSET: param("offset", Type.INT)})
-    text = print_expr(end)
-    return text if "\n" not in text and len(text) <= _WIDEST else "..."
-
-
-def _is_taken(name: str, ir: AttentionIR) -> bool:
-    dims = {d for i in ir.inputs for d in i.dims}
-    return name in {*dims, *(i.name for i in ir.inputs), *(p.name for p in ir.params)}
 
 
 def call_docstring(plan: Plan) -> str:

@@ -22,7 +22,7 @@ _QUOTED = re.compile(r'"([^"]*)"')
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
 FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
-FUNCTIONS += ("key_range", "query_range", "run_attention")
+FUNCTIONS += ("key_range", "query_range", "may_keep", "run_attention")
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")

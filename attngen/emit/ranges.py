@@ -34,6 +34,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
     writer = _Writer(loops, f"{streamed}_len", dict(zip(roots, block.results, strict=True)), streamed == "q")
     lines, result = writer.body()
     uses = [*block.uses, f"{streamed}_len", *([WHOLE] if writer.asks_whole else [])]
+    by_head = {"h", *scope.program_block().defines}
     return RangeFunction(
         name=scope.names.function(name),
         doc=_doc(streamed, tiled, loops),
@@ -43,6 +44,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
         block="BLOCK_N" if streamed == "k" else "BLOCK_M",
         has_interior=loops.has_interior,
         has_gaps=loops.has_gaps,
+        is_by_head=not by_head.isdisjoint(uses),
     )
 
 
@@ -69,8 +71,9 @@ class _Writer:
     def _of_one(self) -> tuple[list[str], str]:
         (only,) = self._loops.ranges
         start = self._clipped(only.possible.lo, "0")
-        lines = ["lo = 0" if start == "0" else f"lo = {start} // BLOCK * BLOCK"]
-        lines.append(f"hi = {self._clipped(only.possible.hi, self._length)}")
+        lines = [f"lo = {start}", f"hi = {self._clipped(only.possible.hi, self._length)}"]
+        if start != "0":
+            lines.append("lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)")
         if only.certain is None:
             return lines, "lo, hi"
         if not self._loops.has_gaps:
@@ -94,12 +97,12 @@ class _Writer:
             if lines[2 * n] != f"lo_{n} = 0":
                 lines.append(f"lo_{n} = tl.minimum(lo_{n}, lo_{n + 1})")
         for n, r in enumerate(ranges):
-            start = f"lo_{n} // BLOCK * BLOCK"
+            end = f"hi_{n}" if n == len(ranges) - 1 else f"tl.cdiv(hi_{n}, BLOCK) * BLOCK"
+            start = f"tl.where(lo_{n} < hi_{n}, lo_{n} // BLOCK * BLOCK, {end})"
             if n > 0:
                 lines.append(f"lo_{n} = tl.maximum({start}, hi_{n - 1})")
             elif lines[0] != "lo_0 = 0":
                 lines.append(f"lo_0 = {start}")
-            end = f"hi_{n}" if n == len(ranges) - 1 else f"tl.cdiv(hi_{n}, BLOCK) * BLOCK"
             lines.append(f"hi_{n} = tl.maximum({end}, lo_{n})")
             if r.certain is not None:
                 lines.append(self._interior(n, f"lo_{n}", f"hi_{n}", f"full_lo_{n}", f"full_hi_{n}"))

@@ -11,6 +11,7 @@ from attngen.emit.names import Names
 from attngen.emit.statements import Block, Writer
 from attngen.emit.triton_expr import TritonExpr
 from attngen.ir.nodes import CORNERS, SIZES, AttentionIR, Expr, Op, leaves, mentions, postorder
+from attngen.ir.types import Type
 from attngen.plan.arithmetic import arithmetic
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
@@ -78,6 +79,8 @@ class Scope:
 def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     """Name the spec's inputs, params and sizes, and find what is computed once a program."""
     bounds = [e for loops in (plan.key_loops, plan.query_loops) for r in loops.ranges for e in ends(r)]
+    if plan.key_loops.picks is not None and plan.key_loops.picks.may_keep is not None:
+        bounds.append(plan.key_loops.picks.may_keep)
     logits = plan.logits
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
     roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
@@ -104,3 +107,10 @@ def ends(loop_range: Range) -> tuple[Expr, ...]:
     """The expressions of a loop's bounds."""
     bounds = [loop_range.possible, *([loop_range.certain] if loop_range.certain else [])]
     return tuple(e for b in bounds for e in (b.lo, b.hi) if e is not None)
+
+
+def float_arguments(scope: Scope) -> tuple[str, ...]:
+    """The float params, and the scale where the launcher computes it."""
+    params = [scope.names.own(p.name) for p in scope.ir.params if p.type is Type.FLOAT]
+    on_host = scope.plan.scale_on_host and not scope.plan.scale_is_const
+    return (*params, *([str(SCALE.value)] if on_host else []))

@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterable
 
 from attngen.emit.names import HELPERS
-from attngen.emit.scope import Scope
+from attngen.emit.scope import Scope, float_arguments
 from attngen.emit.statements import Block
-from attngen.emit.view import Context, Function, LearnedView, Maths, Ranges, Tiles
-from attngen.ir.types import Type
+from attngen.emit.view import Context, Function, LearnedView, Maths, Picks, Ranges, Tiles
 from attngen.plan.base2 import SCALE
 
 _DROPOUT = ("head", "seed", "threshold")
@@ -24,6 +23,7 @@ def make_tiles(
     scope: Scope,
     maths: Maths,
     ranges: Ranges,
+    picks: Picks,
     learned: LearnedView,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
@@ -53,8 +53,8 @@ def make_tiles(
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
-    floats = _float_arguments(scope)
-    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges)
+    floats = float_arguments(scope)
+    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges, *picks.functions_of_corners)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
@@ -104,13 +104,6 @@ def _context(
     context = tuple(n for n in dict.fromkeys(names) if n not in inside)
     read = {*context, *around}
     return Context(context, tuple(f for f in floats if f in read))
-
-
-def _float_arguments(scope: Scope) -> tuple[str, ...]:
-    """The float params, and the scale where the launcher computes it."""
-    params = [scope.names.own(p.name) for p in scope.ir.params if p.type is Type.FLOAT]
-    on_host = scope.plan.scale_on_host and not scope.plan.scale_is_const
-    return (*params, *([str(SCALE.value)] if on_host else []))
 
 
 def _uses(blocks: Iterable[Block]) -> tuple[str, ...]:

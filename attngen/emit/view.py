@@ -39,11 +39,13 @@ class RangeFunction(Function):
     """A jitted function that gives a tile's loop bounds; ``block`` is the streamed side's tile size.
 
     ``has_interior``: some tiles need no mask. ``has_gaps``: a loop may have more parts than one.
+    ``is_by_head``: the query heads of one key head may differ in it.
     """
 
     block: str
     has_interior: bool
     has_gaps: bool
+    is_by_head: bool
 
     @property
     def target(self) -> str:
@@ -121,6 +123,48 @@ class Ranges:
         lines = [line for r in self.ranges for line in r.lines]
         found = {n for n in ("clip", "whole_tiles", "search") for line in lines if f"{n}(" in line}
         return frozenset(found | ({"over"} if any(r.has_gaps for r in self.ranges) else set()))
+
+
+@dataclass(frozen=True)
+class Picker:
+    """A function that lists the tiles to visit: its parameters, and where corners tell, what says which."""
+
+    uses: tuple[str, ...]
+    condition: str
+
+    @property
+    def arguments(self) -> str:
+        return ", ".join(self.uses)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A kernel that evaluates the mask before the others run: its lines, and what the mask differs by."""
+
+    lines: tuple[str, ...]
+    floats: tuple[str, ...]
+    by_batch: bool
+    by_head: bool
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Whether programs list their tiles, by their corners (``may_keep``) or after a look at the mask."""
+
+    picks: bool
+    may_keep: Function | None
+    look: Look | None
+    of_keys: Picker
+    of_queries: Picker
+
+    @property
+    def functions_of_corners(self) -> tuple[Function, ...]:
+        return () if self.may_keep is None else (self.may_keep,)
+
+    @property
+    def picked_arguments(self) -> tuple[str, ...]:
+        """What kernels take beside the variant's own arguments, to find the tiles to visit."""
+        return () if self.look is None else ("kept_ptr", "kept_stride_b", "kept_stride_h")
 
 
 @dataclass(frozen=True)
@@ -318,7 +362,17 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Maths):
+class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Picks, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE
+
+    @property
+    def asks_q_last(self) -> bool:
+        """Whether a tile of queries needs to know its last."""
+        return "q_last" in (*self.key_range.uses, *self.of_keys.uses)
+
+    @property
+    def asks_k_last(self) -> bool:
+        """Whether a tile of keys needs to know its last."""
+        return "k_last" in (*self.query_range.uses, *self.of_queries.uses)

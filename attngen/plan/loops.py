@@ -14,13 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.analysis.block_range import Range
+from attngen.plan.picks import Picks
 
 
 @dataclass(frozen=True)
 class Loops:
-    """What one tile streams through: ``ranges`` in their usual order, at least one."""
+    """What one tile streams through: ``ranges`` in their usual order, at least one.
+
+    With ``picks``, a program looks at the tiles of its one range first, and visits those that may keep
+    something.
+    """
 
     ranges: tuple[Range, ...]
+    picks: Picks | None = None
 
     @property
     def has_interior(self) -> bool:
@@ -31,4 +37,4 @@ class Loops:
     def has_gaps(self) -> bool:
         """Whether a loop may have more parts than one."""
         first = self.ranges[0].certain
-        return len(self.ranges) > 1 or (first is not None and first.lo is not None)
+        return self.picks is not None or len(self.ranges) > 1 or (first is not None and first.lo is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from attngen.analysis.block_range import key_ranges, query_ranges
+from attngen.analysis.block_range import hulls, key_ranges, query_ranges
 from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of
@@ -16,6 +16,7 @@ from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
+from attngen.plan.picks import picks
 from attngen.plan.tiles import Table, tiles_for
 
 
@@ -84,6 +85,12 @@ class Plan:
         return self.ir.mask is not TRUE
 
     @property
+    def looks(self) -> bool:
+        """Whether a kernel evaluates the mask before the others run."""
+        picks = self.key_loops.picks
+        return picks is not None and picks.may_keep is None
+
+    @property
     def scale_is_const(self) -> bool:
         return self.ir.scale.op is Op.CONST
 
@@ -91,20 +98,29 @@ class Plan:
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
     logits = base2(ir)
+    key_loops, query_loops = loops_of(ir)
     return Plan(
         ir=ir,
         options=options,
         logits=logits,
         score_parts=hoist(logits.tile, logits.derivative),
         mask_parts=hoist(ir.mask),
-        key_loops=Loops(key_ranges(ir.mask, ir.inputs)),
-        query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
+        key_loops=key_loops,
+        query_loops=query_loops,
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         facts=facts_of(ir),
         learned=learned_inputs(ir),
     )
 
+
+def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:
+    """What a tile of queries streams through, and a tile of keys."""
+    keys = key_ranges(ir.mask, ir.inputs)
+    if (chosen := picks(ir.mask, ir.inputs, keys)) is None:
+        return Loops(keys), Loops(query_ranges(ir.mask, ir.inputs))
+    all_keys, all_queries = hulls(ir.mask, ir.inputs)
+    return Loops((all_keys,), chosen), Loops((all_queries,), chosen)
 
 # exp(score) is then 2**-75 to 2**75; its sums with values below 2**32 stay within float32 and bfloat16.
 _LARGEST_BOUND = 52.0

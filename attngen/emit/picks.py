@@ -1,0 +1,46 @@
+"""How a program lists the tiles to visit, where it picks them (see ``plan.picks``)."""
+
+from __future__ import annotations
+
+from attngen.emit.scope import Scope, float_arguments
+from attngen.emit.view import Function, Look, Maths, Picker, Picks
+from attngen.ir.nodes import mentions
+
+_PLACES = {"q_first", "q_last", "k_first", "k_last", "q_len", "k_len"}  # given before the others
+_OF_TABLE = ("b", "h", "q_len", "k_len", "kept_ptr", "kept_stride_b", "kept_stride_h")
+
+
+def make_picks(scope: Scope, maths: Maths) -> Picks:
+    """The functions of both directions: keys for a tile of queries, and queries for a tile of keys."""
+    chosen = scope.plan.key_loops.picks
+    if chosen is None:
+        return Picks(False, None, None, Picker((), ""), Picker((), ""))
+    if chosen.may_keep is None:
+        of_keys = Picker(("at", "hi", "q_first", *_OF_TABLE), "")
+        return Picks(
+            True, None, _look(scope, maths), of_keys, Picker(("at", "hi", "k_first", *_OF_TABLE), "")
+        )
+    block = scope.kernel.results((chosen.may_keep,), scope.program_values)
+    doc = "Whether any query of a tile may keep any key of another; of one of them, a list."
+    name = scope.names.function("may_keep")
+    may_keep = Function(name, doc, block.lines, block.results[0], scope.parameters(block.uses))
+    uses = tuple(u for u in may_keep.uses if u not in _PLACES)
+    of_keys = Picker(("at", "hi", "q_first", "q_last", "q_len", "k_len", *uses), may_keep.call)
+    of_queries = Picker(("at", "hi", "k_first", "k_last", "q_len", "k_len", *uses), may_keep.call)
+    return Picks(True, may_keep, None, of_keys, of_queries)
+
+
+def _look(scope: Scope, maths: Maths) -> Look:
+    """The kernel that evaluates the mask once for all programs."""
+    parts, given = scope.plan.mask_parts, scope.program_values
+    program = scope.program_block()
+    rows, columns = scope.kernel.assignments(parts.row, given), scope.kernel.assignments(parts.column, given)
+    keeps = [u for f in maths.functions if f.call in maths.keep_keys for u in f.uses]
+    read = {*program.uses, *rows.uses, *columns.uses, *keeps}
+    mask = scope.ir.mask
+    return Look(
+        lines=(*program.lines, *rows.lines, *columns.lines),
+        floats=tuple(f for f in float_arguments(scope) if f in read),
+        by_batch=mentions(mask, "b"),
+        by_head=mentions(mask, "h", "h_kv"),
+    )

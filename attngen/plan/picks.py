@@ -1,0 +1,64 @@
+"""Where the ranges hold tiles that keep nothing: whether a program should look before it visits tiles.
+
+    abs(q // 32 % 32 - k // 32 % 32) <= 2 and ...     by corners: pairs of tiles that keep nothing, proven
+    causal and keep[q, k]                             by scores: a table may leave any tile empty
+    dist % 4 == 0                                     no: no tile is empty
+
+A program that picks judges the tiles ahead, from their corners or by evaluating the mask, and then streams
+those that may keep something. A branch inside the loop would keep its loads from running ahead; a list of
+tiles does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from attngen.analysis.block_range import Range, open_conditions
+from attngen.analysis.pair import may_keep
+from attngen.analysis.pieces import known_values, usual
+from attngen.analysis.rates import Rate, rate_of
+from attngen.ir.nodes import Expr, Input, Op, leaves, postorder
+
+_TILE = 64  # positions, on either side
+_LENGTH = 8192  # a usual shape: as many queries as keys
+_ROWS = (832, 2432, 4032, 5632, 7232)  # where the tiles of queries begin that stand for all
+_LEAST_TILES = 6  # that a tile of queries visits, for a look to be worth it
+_LEAST_EMPTY = 0.2  # of the tiles
+
+Places = Mapping[str, int]  # of words
+
+
+@dataclass(frozen=True)
+class Picks:
+    """How tiles are picked: by ``may_keep`` of the corners, or where that is None by the mask itself."""
+
+    may_keep: Expr | None
+
+
+def picks(mask: Expr, inputs: tuple[Input, ...], ranges: tuple[Range, ...]) -> Picks | None:
+    """Whether and how tiles of keys are picked from ``ranges``, which hold all that queries may keep."""
+    pairs = list(_usual_pairs(ranges))
+    if len(pairs) < _LEAST_TILES * len(_ROWS):
+        return None
+    condition = may_keep(mask, inputs)
+    order = postorder(condition)
+    empty = sum(known_values(order, places)[condition] is False for places in pairs)
+    if empty >= _LEAST_EMPTY * len(pairs):
+        return Picks(condition)
+    reads = leaves(*open_conditions(mask, inputs), op=Op.LOAD)
+    return Picks(None) if any(rate_of(node) > Rate.PROGRAM for node in reads) else None  # data decide
+
+
+def _usual_pairs(ranges: tuple[Range, ...]) -> Iterator[Places]:
+    """The corners of tiles of queries, each with those of the tiles of keys that it visits."""
+    for first in _ROWS:
+        rows = {"q_first": first, "q_last": first + _TILE - 1, "q_len": _LENGTH, "k_len": _LENGTH}
+        for n in sorted({n for r in ranges for n in _tiles(r, rows)}):
+            yield rows | {"k_first": n, "k_last": n + _TILE - 1}
+
+
+def _tiles(one: Range, rows: Places) -> range:
+    low = usual(one.possible.lo, rows) if one.possible.lo else 0
+    high = usual(one.possible.hi, rows) if one.possible.hi else _LENGTH
+    return range(max(low, 0) // _TILE * _TILE, min(high, _LENGTH), _TILE)
