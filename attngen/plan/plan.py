@@ -16,6 +16,7 @@ from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.tiles import Table, tiles_for
+from attngen.plan.weights import Weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Plan:
     query_loops: Loops
     scale_on_host: bool
     tiles: Table
+    weights: Weights
     learned: tuple[Learned, ...] = ()
 
     @cached_property
@@ -77,17 +79,18 @@ class Plan:
 
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
-    logits = base2(ir)
+    logits, weights = base2(ir), weights_of(ir)
     return Plan(
         ir=ir,
         options=options,
         logits=logits,
-        score_parts=hoist(logits.tile, logits.derivative),
+        score_parts=hoist(logits.tile, logits.derivative, *weights.roots),
         mask_parts=hoist(ir.mask),
         key_loops=Loops(key_ranges(ir.mask, ir.inputs)),
         query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
+        weights=weights,
         learned=learned_inputs(ir),
     )
 
