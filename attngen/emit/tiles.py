@@ -51,8 +51,8 @@ def make_tiles(
     by_function = {f.call: f.uses for f in maths.functions}
     backward = (*by_function[maths.gradient.call], *keeps, *factor, *derivative, *dropout)
     backward += ("kept_scale",) if dropout else ()
-    changes = tuple(u for f in weights.weight_functions for u in f.uses if u != "logit")
-    backward += changes
+    changes = [u for f in weights.weight_functions if f.call in weights.reweighted for u in f.uses]
+    backward += tuple(u for f in weights.weight_functions for u in f.uses if u != "logit")
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)

@@ -243,6 +243,11 @@ class LearnedView:
         return any(r.d_final for r in self.reads)
 
     @property
+    def reads_weight(self) -> bool:
+        """Whether some part is one of the gradient of the weights that meet V."""
+        return any("d_weights" in r.part for r in self.reads)
+
+    @property
     def reads_of_score(self) -> tuple[ReadView, ...]:
         return tuple(r for r in self.reads if r.part)
 

@@ -18,11 +18,17 @@ from enum import Enum
 
 from attngen.analysis.derivative import gradients
 from attngen.analysis.homogeneous import degree_of
-from attngen.analysis.interval import INF, interval_of
+from attngen.analysis.interval import INF, Interval, interval_of
 from attngen.analysis.simplify import simple, simplify
-from attngen.ir.nodes import SCORE, WEIGHT, AttentionIR, Expr, Normalize, Op, const, make, substitute
+from attngen.ir.nodes import SCORE, WEIGHT, AttentionIR, Expr, Normalize, Op, const, leaves, make, substitute, word
 
-_ZERO = const(0.0)
+_ZERO, _ONE = const(0.0), const(1.0)
+
+#: What the table differentiates. A conditional's derivative is the chosen branch's: relu's is 0 at 0.
+_NORMALIZED = {
+    Normalize.SIGMOID: make(Op.SIGMOID, SCORE),
+    Normalize.RELU: make(Op.WHERE, make(Op.LE, SCORE, _ZERO), _ZERO, SCORE),
+}
 
 #: Beyond it the power of a row's sum would leave float32's range: 2**30 keys to the fourth are 2**120.
 _HIGHEST_DEGREE = 4
@@ -42,7 +48,7 @@ class Weights:
 
     ``slope`` is, over WEIGHT, d ``changed`` / d WEIGHT for a softmax, and d ``changed`` / d score for the
     others; None where it is 1. ``degree`` is that of ``changed``, None where delta must be summed up.
-    ``zero_where_masked`` says that ``changed`` is 0 where WEIGHT is.
+    ``zero_where_masked`` says that ``changed`` is 0 where WEIGHT is, as it is where nothing is kept.
     """
 
     forward: Forward
@@ -69,39 +75,54 @@ def weights_of(ir: AttentionIR) -> Weights:
     forward = Forward.TWO_PASSES if degree is None else Forward.ONLINE
     if not ir.is_softmax:
         forward, degree = Forward.AT_ONCE, None
-    vanishes = ir.weight is None or degree_of(ir.weight) not in (None, 0)
-    changed = ir.weight
-    if changed is not None and vanishes:
-        changed = _zero_at_zero(changed, ir)  # what multiplies it may be infinite where nothing is kept
-    slope = simplify(_slope(ir))
+    changed, vanishes = ir.weight, True
+    if changed is not None:
+        at_zero = _at_zero(changed, ir)
+        vanishes = at_zero == Interval(0, 0)
+        changed = _as_factor(changed)
+        if not vanishes and degree_of(changed) not in (None, 0):
+            vanishes = True
+            changed = _unless_zero(changed)  # what multiplies it may be infinite where nothing is kept
+    slope = _slope(ir)
     return Weights(
         forward,
         changed,
-        None if slope is const(1.0) else _zero_at_zero(slope, ir),
+        None if slope is _ONE else slope if _is_finite(_at_zero(slope, ir)) else _unless_zero(slope),
         degree,
         vanishes,
     )
 
 
+def _as_factor(changed: Expr) -> Expr:
+    """WEIGHT / k_len -> WEIGHT * (1 / k_len): what a weight is multiplied by is often the same for many."""
+    by_weight = gradients(changed, [WEIGHT])[WEIGHT]
+    if degree_of(changed) != 1 or any(leaves(by_weight, op=Op.WEIGHT)):
+        return changed
+    return simple(Op.MUL, WEIGHT, by_weight)
+
+
 def _slope(ir: AttentionIR) -> Expr:
-    """By the weight for a softmax, by the score for the others, both over WEIGHT."""
-    by_weight = gradients(ir.weight, [WEIGHT])[WEIGHT] if ir.weight is not None else const(1.0)
-    return by_weight if ir.is_softmax else simple(Op.MUL, by_weight, normalization_slope(ir.normalize))
+    """By the weight for a softmax, by the score for the others; both over WEIGHT, by the derivative table."""
+    changed = ir.weight or WEIGHT
+    if ir.is_softmax:
+        return gradients(changed, [WEIGHT])[WEIGHT]
+    value = _NORMALIZED[ir.normalize]
+    slope = gradients(substitute(changed, {WEIGHT: value}), [SCORE])[SCORE]
+    # A sigmoid's derivative reads its value alone; relu's asks whether the score, and so the value, is above 0.
+    return simplify(substitute(slope, {value: WEIGHT, SCORE: WEIGHT}))
 
 
-def normalization_slope(normalize: Normalize) -> Expr:
-    """The derivative of sigmoid or relu by the score, written over its value, WEIGHT."""
-    if normalize is Normalize.SIGMOID:
-        value = make(Op.SIGMOID, SCORE)
-        return substitute(gradients(value, [SCORE])[SCORE], {value: WEIGHT})
-    value = make(Op.WHERE, make(Op.LE, SCORE, _ZERO), _ZERO, SCORE)  # a conditional: its derivative at 0 is 0
-    return substitute(gradients(value, [SCORE])[SCORE], {SCORE: WEIGHT})
+def _at_zero(value: Expr, ir: AttentionIR) -> Interval:
+    """What ``value`` may be where WEIGHT is 0."""
+    some = {word(name): make(Op.MAX, word(name), const(1)) for name in ("q_len", "k_len")}  # or no weight
+    at_zero = substitute(simplify(substitute(value, {WEIGHT: _ZERO})), some)
+    return interval_of(at_zero, ir=ir)[at_zero]
 
 
-def _zero_at_zero(value: Expr, ir: AttentionIR) -> Expr:
-    """``value``, but 0 where WEIGHT is, unless it cannot be infinite or NaN there anyway."""
-    at_zero = substitute(value, {WEIGHT: _ZERO})
-    found = interval_of(at_zero, ir=ir)[at_zero]
-    if not found.may_nan and -INF < found.lo and found.hi < INF:
-        return value
+def _is_finite(found: Interval) -> bool:
+    return not found.may_nan and -INF < found.lo and found.hi < INF
+
+
+def _unless_zero(value: Expr) -> Expr:
+    """``value``, but 0 where WEIGHT is."""
     return simple(Op.WHERE, simple(Op.EQ, WEIGHT, _ZERO), _ZERO, value)
