@@ -288,9 +288,7 @@ class _RoundedOut(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, out: Tensor, lse: Tensor, own: torch.dtype, degree: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, out: Tensor, lse: Tensor, own: torch.dtype, degree: int) -> tuple[Tensor, Tensor]:
         rounded = _rounded(out, own)
         ctx.save_for_backward(out - rounded)
         ctx.degree = degree
@@ -409,7 +407,7 @@ def _largest_derivatives(
 
 
 def slopes(ir: AttentionIR, env: Environment, result: Result) -> Tensor:
-    """How much each weight may move with its score (B,H,R,K), in float64: |dW/ds|, a softmax's sum held fixed."""
+    """How much a weight may move with its score (B,H,R,K), in float64: |dW/ds|, a softmax's sum held fixed."""
     with torch.enable_grad():
         source = (result.normalized if ir.is_softmax else result.score).detach().double().requires_grad_()
         normalized = source if ir.is_softmax else _each_normalized(ir, source, result.kept)

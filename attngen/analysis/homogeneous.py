@@ -3,9 +3,9 @@
     weight * gate[h]          ->  1        weight ** 2 * exp(-0.1 * dist)   ->  2
     max(weight - 0.01, 0.0)   ->  None     weight + 0.5                     ->  None
 
-A weight whose row is not yet summed up is the final one times a factor. Where there is a degree that factor can
-be taken out later, and by Euler's theorem w * W'(w) = degree * W(w); where there is none, the weight must be
-known before W is taken.
+A weight whose row is not yet summed up is the final one times a factor. Where there is a degree that factor
+can be taken out later, and by Euler's theorem w * W'(w) = degree * W(w); where there is none, the weight must
+be known before W is taken.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _call(
 
     q, k, v = leaf(4, q_len), leaf(2, k_len), leaf(2, k_len)
     keywords: dict[str, Any] = {**plausible_inputs(variant.ir, q, k, v), **params}
-    has_lse = variant.ir.is_softmax
-    found = variant(q, k, v, return_lse=has_lse, **keywords)
-    outputs = list(found if through_lse else found[:1]) if has_lse else [found]
+    found: Any = variant(q, k, v, return_lse=variant.ir.is_softmax, **keywords)
+    both: list[torch.Tensor] = list(found) if variant.ir.is_softmax else [found]
+    outputs = both if through_lse else both[:1]
     torch.autograd.grad(outputs, [q, k, v], [torch.randn_like(x) for x in outputs])

@@ -52,13 +52,12 @@ def launches(
         k, v = (_tensor(dtype, _BATCH, _KV_HEADS, _LENGTH, head_dim) for _ in range(2))
         out, d_out, dq, dk, dv = map(torch.empty_like, (q, q, q, k, v))
         own = _own_arguments(ir, head_dim)
-        rows, d_rows = (), ()  # the log-sum-exp and its parts, and its gradient, where there is one
-        if ir.is_softmax:
-            lse, d_lse = (_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(2))
-            rows, d_rows = (lse, lse, lse), (d_lse,)
+        # The log-sum-exp and its two parts, and its gradient, where there is one.
+        rows = [_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(3)] if ir.is_softmax else []
+        d_rows = [torch.empty_like(x) for x in rows[:1]]
         module.launch_forward(q, k, v, *own, out, *rows)
         learned = [True] if any(i.grad for i in ir.inputs) else []
-        results = (out, *rows) if ir.is_softmax else ()
+        results = [out, *rows] if ir.is_softmax else []
         module.launch_backward(q, k, v, *own, *results, d_out, *d_rows, dq, dk, dv, *learned)
     return tuple(found)
 

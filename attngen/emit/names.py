@@ -22,7 +22,15 @@ _QUOTED = re.compile(r'"([^"]*)"')
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
 FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
-FUNCTIONS += ("normalized", "reweighted", "weight_slope", "weight_derivatives", "key_range", "query_range", "run_attention")
+FUNCTIONS += (
+    "normalized",
+    "reweighted",
+    "weight_slope",
+    "weight_derivatives",
+    "key_range",
+    "query_range",
+    "run_attention",
+)
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")

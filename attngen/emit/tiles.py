@@ -71,9 +71,7 @@ def make_tiles(
             (*around, *sink_uses),
             floats,
         ),
-        sums=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor), (_LOCAL, columns), (), floats
-        ),
+        sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (_LOCAL, columns), (), floats),
         deltas=_context((*_uses(columns), *q_corner, *backward), (_LOCAL, columns), around, floats),
         dkdv=_context(
             (*_uses((*columns, *rows)), *k_corner, *backward, *scale),

@@ -417,7 +417,7 @@ class _Builder:
         self.clauses.setdefault(name, value if value is not None else TRUE)
 
     def _normalize(self, node: ast.Expr) -> Expr | None:
-        """The sigmoid's bias, or TRUE where the normalisation is another; it is no expression as others are."""
+        """The sigmoid's bias, or TRUE where the normalisation is another: what names it is no expression."""
         match node:
             case ast.Name("softmax" | "relu" as name):
                 self.normalize = Normalize(name)

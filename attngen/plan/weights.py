@@ -3,7 +3,7 @@
     softmax, no weight clause    ->  ONLINE: weights over the running maximum, divided by their sum at the end
     weight = weight * gate[h]    ->  ONLINE: the sum counts the weights, the product with V the gated ones
     weight = weight ** 2         ->  ONLINE: the product with V is rescaled and divided twice
-    weight = max(weight - t, 0)  ->  TWO PASSES: the sum of a row must be known before its weights can be changed
+    weight = max(weight - t, 0)  ->  TWO PASSES: the sum of a row must be known before its weights are changed
     sigmoid, relu                ->  AT ONCE: a weight depends on its own score alone
 
 In the backward a softmax has dS = P * (dP * W'(P) - delta) with delta = sum_k P * dP * W'(P) - d_lse. Where W
@@ -20,7 +20,19 @@ from attngen.analysis.derivative import gradients
 from attngen.analysis.homogeneous import degree_of
 from attngen.analysis.interval import INF, Interval, interval_of
 from attngen.analysis.simplify import simple, simplify
-from attngen.ir.nodes import SCORE, WEIGHT, AttentionIR, Expr, Normalize, Op, const, leaves, make, substitute, word
+from attngen.ir.nodes import (
+    SCORE,
+    WEIGHT,
+    AttentionIR,
+    Expr,
+    Normalize,
+    Op,
+    const,
+    leaves,
+    make,
+    substitute,
+    word,
+)
 
 _ZERO, _ONE = const(0.0), const(1.0)
 
@@ -108,8 +120,10 @@ def _slope(ir: AttentionIR) -> Expr:
         return gradients(changed, [WEIGHT])[WEIGHT]
     value = _NORMALIZED[ir.normalize]
     slope = gradients(substitute(changed, {WEIGHT: value}), [SCORE])[SCORE]
-    # A sigmoid's derivative reads its value alone; relu's asks whether the score, and so the value, is above 0.
-    return simplify(substitute(slope, {value: WEIGHT, SCORE: WEIGHT}))
+    known = {value: WEIGHT}
+    if ir.normalize is Normalize.RELU:
+        known[SCORE] = WEIGHT  # its derivative asks whether the score is above 0, as then the weight is
+    return simplify(substitute(slope, known))
 
 
 def _at_zero(value: Expr, ir: AttentionIR) -> Interval:
@@ -120,7 +134,7 @@ def _at_zero(value: Expr, ir: AttentionIR) -> Interval:
 
 
 def _is_finite(found: Interval) -> bool:
-    return not found.may_nan and -INF < found.lo and found.hi < INF
+    return not found.may_nan and max(-found.lo, found.hi) < INF
 
 
 def _unless_zero(value: Expr) -> Expr:

@@ -87,9 +87,7 @@ class _Call:
     def learned(self) -> list[str]:
         return [i.name for i in self.ir.inputs if i.grad]
 
-    def _gradients(
-        self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _gradients(self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
         cotangents = [(out, self.dout.to(out.dtype))]
         if lse is not None:
             cotangents.append((lse, self.dlse.to(lse.dtype)))
@@ -258,7 +256,7 @@ class _Call:
             "dv": largest(dout) * min(8.0, rows) * weight,
         }
         if self.ir.weight is not None or not self.ir.is_softmax:
-            group = result.weights.shape[1] // max(1, k.shape[1])
+            group = max(1, result.weights.shape[1] // max(1, k.shape[1]))
             by_row, by_key = _sums(result.weights, group)
             env = reference.bind(self.ir, q, k, v, self.inputs, self.params)
             d_by_row, d_by_key = _sums(reference.slopes(self.ir, env, result), group)
@@ -313,9 +311,10 @@ class _Call:
 
 
 def _sums(weights: Tensor, group: int) -> tuple[float, float]:
-    """The largest sum of |weights| (B,H,R,K) of a query, and of a key over its head's ``group`` of query heads."""
+    """The largest sum of |weights| (B,H,R,K) of a query, and of a key over its ``group`` of query heads."""
     weights = weights.detach().abs()
-    by_key = weights.sum(2).unflatten(1, (-1, max(1, group))).sum(2) if weights.numel() else weights
+    by_key = weights.sum(2)
+    by_key = sum((by_key[:, member::group] for member in range(1, group)), by_key[:, ::group])
     return largest(weights.sum(-1)), largest(by_key)
 
 
