@@ -281,7 +281,7 @@ class _KeepsOutAndLse(torch.autograd.Function):
 
 
 class _RoundedOut(torch.autograd.Function):
-    """The baseline's rounding of ``out``, after which delta = degree * rowsum(dO * O) comes from what is left.
+    """The baseline's rounding of ``out``, after which delta = degree * rowsum(dO * O) comes of what is left.
 
     d_lse stands beside -delta in dS = P * (dP - delta + d_lse), so what the rounding moves delta by is one of
     its terms. Degree 0: delta is summed up key by key, and no rounding of ``out`` reaches it.
@@ -383,7 +383,7 @@ def contributions(
 def _largest_derivatives(
     ir: AttentionIR, env: Environment, result: Result, v: Tensor, dout: Tensor, dlse: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The final score, the weights and the sink, each with what the derivative by it can be if nothing cancels."""
+    """The final score, weights and sink, each with what the derivative by it can be if nothing cancels."""
     weight = 1.0 if ir.dropout is None else kept_weight(drop_probability(ir.dropout, env))
     through = weight * dout.abs() @ _per_query_head(v, env.grid).abs().mT
     if ir.weight is not None:  # what its own inputs get: the weights it was given are constants here
@@ -407,7 +407,7 @@ def _largest_derivatives(
 
 
 def slopes(ir: AttentionIR, env: Environment, result: Result) -> Tensor:
-    """How much a weight may move with its score (B,H,R,K), in float64: |dW/ds|, a softmax's sum held fixed."""
+    """How much a weight may move with its score (B,H,R,K), float64: |dW/ds|, a softmax's sum held fixed."""
     with torch.enable_grad():
         source = (result.normalized if ir.is_softmax else result.score).detach().double().requires_grad_()
         normalized = source if ir.is_softmax else _each_normalized(ir, source, result.kept)

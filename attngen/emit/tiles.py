@@ -52,7 +52,7 @@ def make_tiles(
     backward = (*by_function[maths.gradient.call], *keeps, *factor, *derivative, *dropout)
     backward += ("kept_scale",) if dropout else ()
     changes = [u for f in weights.weight_functions if f.call in weights.reweighted for u in f.uses]
-    backward += tuple(u for f in weights.weight_functions for u in f.uses if u != "logit")
+    backward += tuple(u for f in weights.weight_functions if f.call == weights.weight_slope for u in f.uses)
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
@@ -74,7 +74,7 @@ def make_tiles(
         sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (_LOCAL, columns), (), floats),
         deltas=_context((*_uses(columns), *q_corner, *backward), (_LOCAL, columns), around, floats),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *changes, *scale),
             (_LOCAL_TRANSPOSED, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses),
             floats,

@@ -184,8 +184,8 @@ class ReadView:
     """One read of a learned input: the texts of what each score and each row give to its gradient.
 
     ``part`` is a score's part and ``sink_part`` a row's, "" where there is none; ``d_final`` says that the
-    part reads the gradient of the final score. ``sum`` names the row's sum of them. With ``in_places`` they go
-    to ``place``, as whole numbers of ``unit``.
+    part reads the gradient of the final score. ``sum`` names the row's sum of them. With ``in_places`` they
+    go to ``place``, as whole numbers of ``unit``.
     """
 
     number: int
