@@ -41,6 +41,10 @@ PROMISED = {
     "swin_window_bias",
     "graphormer_spatial",
     "cosine_temperature",
+    "sigmoid_attention",
+    "relu_attention",
+    "clipped_softmax",
+    "gated_attention",
 }
 
 
@@ -66,6 +70,7 @@ LEARNED = {
     "swin_window_bias": ["table"],
     "graphormer_spatial": ["table"],
     "cosine_temperature": ["log_scale"],
+    "gated_attention": ["gate"],
 }
 
 
@@ -129,6 +134,10 @@ MASKS: dict[str, tuple[dict[str, int], Rule]] = {
     "swin_window_bias": ({"window": 3}, lambda q, k, pos: k // 9 == pos // 9),  # all of one region
     "graphormer_spatial": ({"nodes": 21}, lambda q, k, pos: k < 21),
     "cosine_temperature": ({}, lambda q, k, pos: True),
+    "sigmoid_attention": ({}, lambda q, k, pos: k <= pos),
+    "relu_attention": ({}, lambda q, k, pos: True),
+    "clipped_softmax": ({}, lambda q, k, pos: k <= pos),
+    "gated_attention": ({}, lambda q, k, pos: k <= pos),
 }
 
 
