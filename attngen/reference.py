@@ -207,6 +207,7 @@ def _each_by_itself(
     """The sigmoid or the relu of each score: no sum, so no log-sum-exp."""
     if ir.bias is not None:
         score = _rounded(score + evaluate(ir.bias, env, dtype), rounded_to)
+        keeps = keeps & (score != -_INF)
     normalized = _rounded(_each_normalized(ir, score, keeps), rounded_to)
     weights = _rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
     out = _rounded(_dropped(weights, *_dropout(ir, env, seed)) @ v, rounded_to)

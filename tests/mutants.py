@@ -125,10 +125,6 @@ MUTANTS = (
         FORWARD,
         """        row_sum = row_sum * rescale + tl.sum(weights, 1)
         row_max = new_max
-{% if v.has_dropout %}
-        kept = is_kept(q_first, n, head, seed, threshold, queries.shape[0], BLOCK_N)
-        weights = tl.where(kept, weights, 0.0)
-{% endif %}
 """,
         """{% if v.has_dropout %}
         kept = is_kept(q_first, n, head, seed, threshold, queries.shape[0], BLOCK_N)
@@ -225,8 +221,8 @@ MUTANTS = (
     Mutant(
         "lse_gradient_forgotten",
         LAUNCH,
-        "HAS_DLSE=d_lse is not None",
-        "HAS_DLSE=False",
+        "HAS_DLSE=d_lse is not None,\n        )",
+        "HAS_DLSE=False,\n        )",
         "no gradient flows through the log-sum-exp",
         "full",
     ),
@@ -249,8 +245,8 @@ MUTANTS = (
     Mutant(
         "delta_of_the_wrong_sign",
         BACKWARD,
-        "(d_weights - delta)\n{% if v.scale_by_head %}",
-        "(d_weights + delta)\n{% if v.scale_by_head %}",
+        "{{ v.d_score }}\n{% if v.scale_by_head %}",
+        '{{ v.d_score | replace("- delta", "+ delta") }}\n{% if v.scale_by_head %}',
         "dK adds delta",
         "full",
     ),
@@ -387,7 +383,7 @@ MUTANTS = (
     Mutant(
         "gain_forgotten",
         "attngen/emit/maths.py",
-        'return f"weights * {scope.uniform(plan.logits.derivative)}"',
+        'return f"{weight} * {scope.uniform(plan.logits.derivative)}"',
         'return ""',
         "the gradient misses a factor of the score that is the same everywhere",
         "gain",
@@ -435,7 +431,7 @@ MUTANTS = (
     Mutant(
         "log2_e_forgotten",
         "attngen/plan/base2.py",
-        "spread[node] = (simple(Op.MUL, LOG2_E, factor), rest)",
+        "spread[node] = (simple(Op.MUL, unit, factor), rest)",
         "spread[node] = (factor, rest)",
         "the scores are taken as powers of 2",
         "full",
