@@ -33,8 +33,10 @@ def attention(
     params: Mapping[str, Scalar] | None = None,
     seed: int | Tensor | None = None,
     layout: str = "bhsd",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """``(out, lse)``: out (B,H,Sq,Dv) in q's dtype (``layout="bshd"`` swaps H and S), lse (B,H,Sq) float32.
+
+    lse is None where no softmax is taken.
 
     Differentiable in q, k, v and the float inputs, once. Raises what ``reference.attention`` does.
     """
@@ -54,16 +56,16 @@ class Call:
     params: Mapping[str, Scalar]
     seed: int
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """``(out, lse)``; no gradient is recorded."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``(out, lse)``, lse None where no softmax is taken; no gradient is recorded."""
         with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
             wide = [_widened(t) for t in (k, v, *inputs)]
             outs, log_sums = [], []  # of each block only these: its scores would add up to all of them
             for _, rows, block in self._blocks(q, wide):
                 result = block(rows)
                 outs.append(result.out.to(q.dtype))
-                log_sums.append(result.lse)
-        return torch.cat(outs, 2), torch.cat(log_sums, 2)
+                log_sums += [result.lse] if result.lse is not None else []
+        return torch.cat(outs, 2), torch.cat(log_sums, 2) if self.ir.is_softmax else None
 
     def gradients(
         self, tensors: Sequence[Tensor], wanted: Sequence[bool], d_out: Tensor, d_lse: Tensor | None
@@ -81,7 +83,8 @@ class Call:
                 rows = rows.detach().requires_grad_(wants_q)
                 result = block(rows)
                 pairs = [(result.out.to(q.dtype), d_out[:, :, here])]
-                pairs += [(result.lse, d_lse[:, :, here])] if d_lse is not None else []
+                if result.lse is not None and d_lse is not None:
+                    pairs.append((result.lse, d_lse[:, :, here]))
                 grads = _grad(pairs, [rows, *leaves] if wants_q else leaves)
                 d_queries += [grads.pop(0)] if wants_q else []
                 for total, part in zip(sums, grads, strict=True):
@@ -123,12 +126,12 @@ class _Attention(torch.autograd.Function):
     """A call as a function of its tensors, which are all that is kept for the backward."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
         ctx.call = call
         ctx.save_for_backward(*tensors)
         return call.forward(*tensors)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_out: Tensor, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, *ctx.call.gradients(ctx.saved_tensors, ctx.needs_input_grad[1:], d_out, d_lse)

@@ -41,7 +41,7 @@ class _Operators:
         self._module = module
         self._ir = ir
 
-    def forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(self, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
         call, tensors, (bshd,) = self._read(arguments)
         if self._ir.name not in _said:
             _said.add(self._ir.name)
@@ -49,14 +49,24 @@ class _Operators:
                 "%s: CPU tensors and no TRITON_INTERPRET=1: running the same maths in PyTorch, in row blocks",
                 self._ir.name,
             )
-        out, lse, parts = self._module.empty_forward(tensors[0], tensors[2], bshd)
-        for room, result in zip((out, lse), call.forward(*tensors), strict=True):
-            room.copy_(result)
-        return out, lse, parts.zero_()  # the kernels' backward reads the parts, this one does not
+        room = self._module.empty_forward(tensors[0], tensors[2], bshd)
+        found = call.forward(*tensors)
+        if found[1] is None:
+            room.copy_(found[0])
+            filled: Tensor = room
+            return filled
+        out, lse, parts = room
+        # The kernels' backward reads the parts, this one does not.
+        return out.copy_(found[0]), lse.copy_(found[1]), parts.zero_()
 
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         call, tensors, rest = self._read(arguments)
-        bshd, _, _, _, d_out, d_lse, needs_q, needs_kv, *learned = rest
+        d_lse = None
+        if self._ir.is_softmax:
+            bshd, _, _, _, d_out, d_lse, *rest = rest
+        else:
+            bshd, d_out, *rest = rest
+        needs_q, needs_kv, *learned = rest
         grads = [i.grad for i in self._ir.inputs]
         room = self._module.empty_backward(*tensors[:3], bshd, needs_q, needs_kv)
         if learned:

@@ -69,7 +69,8 @@ class Grid:
 
 @dataclass(frozen=True)
 class Environment:
-    """All that an expression can read. ``score`` is the SCORE leaf in the working dtype, where there is one.
+    """All that an expression can read. ``score`` and ``weight`` are the leaves of their names in the working
+    dtype, where there are any.
 
     ``nudge`` maps LOAD nodes to tensors that are added to what they read: zeros whose gradients tell what
     each position contributes to an input's gradient (``reference.contributions``).
@@ -80,6 +81,7 @@ class Environment:
     params: Mapping[str, Scalar]
     sizes: Mapping[str, int]
     score: Tensor | None = None
+    weight: Tensor | None = None
     nudge: Mapping[Expr, Tensor] = field(default_factory=dict)
 
 
@@ -134,10 +136,11 @@ def _value(
         return torch.tensor(env.sizes[str(node.value)], device=device)
     if node.op is Op.PARAM:
         return torch.tensor(env.params[str(node.value)], dtype=precision, device=device)
-    if node.op is Op.SCORE:
-        if env.score is None:
-            raise ValueError("this clause cannot read the score")
-        return env.score if precision == dtype else env.score.detach().to(precision)
+    if node.op in (Op.SCORE, Op.WEIGHT):
+        leaf = env.score if node.op is Op.SCORE else env.weight
+        if leaf is None:
+            raise ValueError(f"this clause cannot read the {node.op.value}")
+        return leaf if precision == dtype else leaf.detach().to(precision)
     if node.op is Op.LOAD:
         read = gather(env.inputs[str(node.value)], args)
         if precision.is_floating_point and precision != dtype:

@@ -1,6 +1,7 @@
 """The oracle: what a variant means, dense and eager, differentiable by torch's own autograd.
 
-out = dropout(softmax(where(mask, score, -inf), with the sink's logit)) V, in float64 unless told otherwise.
+out = dropout(weight(softmax(where(mask, score, -inf), with the sink's logit))) V, in float64 unless told
+otherwise; or sigmoid(score + bias) or relu(score) for the softmax, and 0 where the mask is False.
 Nothing here is tiled, skipped or derived: it defines correctness and is never imported by what it judges.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from attngen.dropout_bits import kept
 from attngen.eager import Environment, Grid, evaluate, gather
-from attngen.ir.nodes import AttentionIR, Expr, Op, leaves
+from attngen.ir.nodes import AttentionIR, Expr, Normalize, Op, leaves
 from attngen.ir.types import Scalar, Type
 
 _INF = float("inf")
@@ -39,14 +40,17 @@ def attention(
     q (B,H,Sq,D), k (B,Hkv,Sk,D), v (B,Hkv,Sk,Dv), out (B,H,Sq,Dv), lse (B,H,Sq), natural logarithm;
     ``layout="bshd"`` swaps H and S of q, k, v and out. Gradients flow to q, k, v and the float inputs.
     ``seed`` (64 bits) is for dropout; None draws one from torch's generator.
-    A missing or unknown input or param is a TypeError; a dropout outside [0, 1] a ValueError.
+    A missing or unknown input or param is a TypeError; a dropout outside [0, 1] a ValueError, and so is
+    ``return_lse`` where no softmax is taken.
     """
+    if return_lse and not ir.is_softmax:
+        raise ValueError(f"return_lse: normalize = {ir.normalize.value} has no log-sum-exp")
     q, k, v = (heads_first(t, layout).to(dtype) for t in (q, k, v))
     env = bind(ir, q, k, v, inputs or {}, params or {})
     env = replace(env, inputs={n: t.to(dtype) if t.is_floating_point() else t for n, t in env.inputs.items()})
     result = attend(ir, q, k, v, env, draw(ir, seed), dtype)
     out = heads_first(result.out, layout)
-    return (out, result.lse) if return_lse else out
+    return (out, result.lse) if return_lse and result.lse is not None else out
 
 
 def baseline(
@@ -59,18 +63,20 @@ def baseline(
     params: Mapping[str, Scalar] | None = None,
     seed: int | Tensor | None = None,
     layout: str = "bhsd",
-) -> tuple[Tensor, Tensor]:
+    degree: int | None = 1,
+) -> tuple[Tensor, Tensor | None]:
     """``(out, lse)`` by dense maths as PyTorch runs it in the tensors' dtype, scores rounded to it.
 
     The yardstick of the numerics criterion: a kernel may err about as much as this does. So it rounds
     where a kernel that keeps only out and lse must: its backward takes delta = rowsum(dO * O) from the
     rounded out (Dao et al. 2022, "FlashAttention", arXiv:2205.14135, algorithm 4), not from the exact
-    sum of P * dP, beside which every such kernel fails where one key has all the weight.
+    sum of P * dP, beside which every such kernel fails where one key has all the weight. ``degree``: that of
+    the weight clause, by which delta is multiplied; None where delta is summed up key by key.
     """
     own = q.dtype
     q, k, v = (heads_first(t, layout).float() for t in (q, k, v))
     env = bind(ir, q, k, v, inputs or {}, params or {})
-    result = attend(ir, q, k, v, env, draw(ir, seed), torch.float32, rounded_to=own)
+    result = attend(ir, q, k, v, env, draw(ir, seed), torch.float32, rounded_to=own, degree=degree)
     return heads_first(result.out, layout).to(own), result.lse
 
 
@@ -130,12 +136,18 @@ def _check_names(kind: str, declared: set[str], given: set[str], required: set[s
 
 @dataclass(frozen=True)
 class Result:
-    """``out`` (B,H,R,Dv), ``lse`` (B,H,R), and the final ``score`` (B,H,R,K) with the ``kept`` positions."""
+    """``out`` (B,H,R,Dv), ``lse`` (B,H,R), and the final ``score`` (B,H,R,K) with the ``kept`` positions.
+
+    ``lse`` is None where no softmax is taken; ``score`` then holds the sigmoid's bias too. ``weights``
+    (B,H,R,K), before dropout: made from ``normalized``; both are 0 where nothing is kept.
+    """
 
     out: Tensor
-    lse: Tensor
+    lse: Tensor | None
     score: Tensor
     kept: Tensor
+    normalized: Tensor
+    weights: Tensor
 
 
 def attend(
@@ -147,10 +159,11 @@ def attend(
     seed: int,
     dtype: torch.dtype,
     rounded_to: torch.dtype | None = None,
+    degree: int | None = 1,
 ) -> Result:
     """Attention of the rows of ``env.grid``: q (B,H,R,D), k (B,Hkv,K,D), v (B,Hkv,K,Dv), in ``dtype``.
 
-    ``rounded_to`` is the baseline's dtype: scores, weights and result are rounded to it.
+    ``rounded_to`` is the baseline's dtype: scores, weights and result are rounded to it; ``degree`` is too.
     """
     grid = env.grid
     k, v = (_per_query_head(t.to(dtype), grid) for t in (k, v))
@@ -162,19 +175,67 @@ def attend(
         mask = evaluate(ir.mask, env, dtype).expand(grid.shape)
         keeps = mask & (score != -_INF)
 
+    if not ir.is_softmax:
+        return _each_by_itself(ir, score, keeps, v, env, seed, dtype, rounded_to)
     logits = torch.where(mask, score, -_INF)
     if ir.sink is not None:
         sink = evaluate(ir.sink, env, dtype).expand(*grid.shape[:3], 1)
         logits = torch.cat([logits, sink], -1)
-    keep, factor = None, 1.0
-    if ir.dropout is not None and (p := drop_probability(ir.dropout, env)) > 0:
-        rows, columns = grid.word("q").view(-1), grid.word("k").view(-1)
-        keep, factor = kept(p, seed, rows, columns, grid.batch, grid.heads), kept_weight(p)
-    if rounded_to is not None:
+    keep, factor = _dropout(ir, env, seed)
+    if rounded_to is not None and ir.weight is None:
         out, lse = _KeepsOutAndLse.apply(logits, v, keep, factor, rounded_to)  # type: ignore[no-untyped-call]
-        return Result(out, lse, score, keeps)
-    probabilities, lse = _softmax(logits, dtype)
-    return Result(_dropped(probabilities[..., : grid.k_len], keep, factor) @ v, lse, score, keeps)
+        return Result(out, lse, score, keeps, *[score.new_empty(0)] * 2)  # nobody asks it for its weights
+    probabilities, lse = _softmax(logits, dtype if rounded_to is None else rounded_to)
+    normalized = probabilities[..., : grid.k_len].to(dtype)
+    weights = _rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
+    out = _dropped(weights, keep, factor) @ v
+    if rounded_to is not None:
+        out, lse = _RoundedOut.apply(out, lse, rounded_to, degree or 0)  # type: ignore[no-untyped-call]
+    return Result(out, lse, score, keeps, normalized, weights)
+
+
+def _each_by_itself(
+    ir: AttentionIR,
+    score: Tensor,
+    keeps: Tensor,
+    v: Tensor,
+    env: Environment,
+    seed: int,
+    dtype: torch.dtype,
+    rounded_to: torch.dtype | None,
+) -> Result:
+    """The sigmoid or the relu of each score: no sum, so no log-sum-exp."""
+    if ir.bias is not None:
+        score = _rounded(score + evaluate(ir.bias, env, dtype), rounded_to)
+        keeps = keeps & (score != -_INF)
+    normalized = _rounded(_each_normalized(ir, score, keeps), rounded_to)
+    weights = _rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
+    out = _rounded(_dropped(weights, *_dropout(ir, env, seed)) @ v, rounded_to)
+    return Result(out, None, score, keeps, normalized, weights)
+
+
+def _each_normalized(ir: AttentionIR, score: Tensor, keeps: Tensor) -> Tensor:
+    function = torch.sigmoid if ir.normalize is Normalize.SIGMOID else torch.relu
+    # What is masked may be infinite or NaN: another score stands there, and its weight is taken away.
+    return torch.where(keeps, function(torch.where(keeps, score, 0.0)), 0.0)
+
+
+def _reweighted(
+    ir: AttentionIR, weights: Tensor, keeps: Tensor, env: Environment, dtype: torch.dtype
+) -> Tensor:
+    """The weights after the weight clause; what is masked has none, whatever the clause says."""
+    if ir.weight is None:
+        return weights
+    return torch.where(keeps, evaluate(ir.weight, replace(env, weight=weights), dtype), 0.0)
+
+
+def _dropout(ir: AttentionIR, env: Environment, seed: int) -> tuple[Tensor | None, float]:
+    """Which weights are kept (None: all), and what they are multiplied by."""
+    grid = env.grid
+    if ir.dropout is None or (p := drop_probability(ir.dropout, env)) == 0:
+        return None, 1.0
+    rows, columns = grid.word("q").view(-1), grid.word("k").view(-1)
+    return kept(p, seed, rows, columns, grid.batch, grid.heads), kept_weight(p)
 
 
 def _softmax(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -218,6 +279,26 @@ class _KeepsOutAndLse(torch.autograd.Function):
         gained = torch.nn.functional.pad(weights * dp, (0, beside))
         ds = torch.where(probabilities != 0, gained - probabilities.to(v.dtype) * delta[..., None], 0.0)
         return _rounded(ds, ctx.own), weights.mT @ dout, None, None, None
+
+
+class _RoundedOut(torch.autograd.Function):
+    """The baseline's rounding of ``out``, after which delta = degree * rowsum(dO * O) comes of what is left.
+
+    d_lse stands beside -delta in dS = P * (dP - delta + d_lse), so what the rounding moves delta by is one of
+    its terms. Degree 0: delta is summed up key by key, and no rounding of ``out`` reaches it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, lse: Tensor, own: torch.dtype, degree: int) -> tuple[Tensor, Tensor]:
+        rounded = _rounded(out, own)
+        ctx.save_for_backward(out - rounded)
+        ctx.degree = degree
+        return rounded, lse.clone()
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
+        (taken,) = ctx.saved_tensors
+        return dout, dlse + ctx.degree * (dout * taken).sum(-1), None, None
 
 
 def _rounded(x: Tensor, to: torch.dtype | None) -> Tensor:
@@ -303,12 +384,36 @@ def contributions(
 def _largest_derivatives(
     ir: AttentionIR, env: Environment, result: Result, v: Tensor, dout: Tensor, dlse: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The final score and the sink, each with what the derivative by it can be if nothing cancels."""
+    """The final score, weights and sink, each with what the derivative by it can be if nothing cancels."""
     weight = 1.0 if ir.dropout is None else kept_weight(drop_probability(ir.dropout, env))
+    through = weight * dout.abs() @ _per_query_head(v, env.grid).abs().mT
+    if ir.weight is not None:  # what its own inputs get: the weights it was given are constants here
+        own = _reweighted(ir, result.normalized.detach(), result.kept, env, torch.float64)
+        yield own, through
+    slope = slopes(ir, env, result)
+    if result.lse is None:
+        yield result.score, slope * through
+        return
     lse = result.lse[..., None]
-    delta = (dout * result.out).abs().sum(-1, keepdim=True) + dlse.abs()[..., None]
-    through = weight * dout.abs() @ _per_query_head(v, env.grid).abs().mT + delta
-    yield result.score, torch.where(result.kept, torch.exp(result.score - lse), 0.0) * through
+    weights = torch.where(result.kept, torch.exp(result.score - lse), 0.0)
+    if ir.weight is None:
+        delta = (dout * result.out).abs().sum(-1, keepdim=True) + dlse.abs()[..., None]
+        yield result.score, weights * (through + delta)
+    else:
+        delta = (slope * through).sum(-1, keepdim=True) + dlse.abs()[..., None]
+        yield result.score, slope * through + weights * delta
     if ir.sink is not None:
         sink = evaluate(ir.sink, env, torch.float64).expand(lse.shape)
         yield sink, torch.where(sink == -_INF, 0.0, torch.exp(sink - lse)) * delta
+
+
+def slopes(ir: AttentionIR, env: Environment, result: Result) -> Tensor:
+    """How much a weight may move with its score (B,H,R,K), float64: |dW/ds|, a softmax's sum held fixed."""
+    with torch.enable_grad():
+        source = (result.normalized if ir.is_softmax else result.score).detach().double().requires_grad_()
+        normalized = source if ir.is_softmax else _each_normalized(ir, source, result.kept)
+        weights = _reweighted(ir, normalized, result.kept, env, torch.float64)
+        slope = torch.zeros_like(source)
+        if weights.requires_grad:
+            slope = torch.autograd.grad(weights.sum(), source)[0].abs().nan_to_num(0.0, 0.0, 0.0)
+    return slope * result.normalized.detach() if ir.is_softmax else slope

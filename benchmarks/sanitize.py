@@ -33,8 +33,9 @@ def call(name: str, q_len: int, k_len: int) -> None:
     )
     named = {**plausible_inputs(variant.ir, q, k, v), **plausible_params(variant.ir)}
     learned = [named[i.name].requires_grad_() for i in variant.ir.inputs if i.grad]
-    out, lse = variant(q, k, v, return_lse=True, **named)
-    torch.autograd.grad([out, lse], [q, k, v, *learned], [torch.randn_like(out), torch.randn_like(lse)])
+    found = variant(q, k, v, return_lse=variant.ir.is_softmax, **named)
+    outputs = list(found) if variant.ir.is_softmax else [found]
+    torch.autograd.grad(outputs, [q, k, v, *learned], [torch.randn_like(x) for x in outputs])
     torch.cuda.synchronize()
 
 

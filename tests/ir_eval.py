@@ -30,6 +30,7 @@ class Env:
     sizes: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.0
+    weight: float = 0.0
     wraps: bool = False
 
     def word(self, name: str) -> int:
@@ -73,6 +74,8 @@ def _value(node: Expr, args: list[Scalar], env: Env) -> Scalar:
         return env.params[name]
     if op is Op.SCORE:
         return env.score
+    if op is Op.WEIGHT:
+        return env.weight
     if op is Op.LOAD:
         return _nearest(env.inputs[name], [int(a) for a in args])
     if op in SEARCHES:

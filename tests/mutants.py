@@ -11,6 +11,7 @@ from dataclasses import dataclass
 FORWARD, BACKWARD = "templates/triton/forward.jinja", "templates/triton/backward.jinja"
 FRAGMENTS, LAUNCH = "templates/triton/fragments.jinja", "templates/triton/launch.jinja"
 LEARNED, MACROS = "templates/triton/learned.jinja", "templates/triton/macros.jinja"
+WEIGHTS, DELTAS = "templates/triton/weights.jinja", "templates/triton/deltas.jinja"
 
 #: What property tests run: a spec by its name. Small windows and caps, so that short calls meet them.
 SPECS = {
@@ -33,6 +34,13 @@ SPECS = {
     "key_head_bias": "input bias: float32[kv_heads, q_len] grad\nscore = score + bias[h_kv, q]",
     "subtracted": "input bias: float32[heads, q_len, k_len] grad\nscore = score - bias[h, q, k]",
     "dense": "input bias: float32[batch, heads, q_len, k_len] grad\nscore = score + bias[b, h, q, k]",
+    "sigmoid": "mask = causal\nnormalize = sigmoid(-log(k_len))",
+    "relu": "mask = causal\nnormalize = relu\nweight = weight / k_len",
+    "squared": "mask = causal\nweight = weight ** 2",
+    "decayed": "mask = causal\nweight = weight * exp(-0.2 * dist)",
+    "clipped": "mask = causal\nweight = clamp(1.1 * weight - 0.02, 0.0, 1.0)",
+    "added": "mask = sliding_window(20)\nweight = weight + 0.1",
+    "gated": "input gate: float32[batch, heads, q_len] grad\nweight = weight * sigmoid(gate[b, h, q])",
     "by_distance": "input table: float32[heads, 8] grad\nscore = score + table[h, min(abs(dist), 8)]",
 }
 
@@ -125,10 +133,6 @@ MUTANTS = (
         FORWARD,
         """        row_sum = row_sum * rescale + tl.sum(weights, 1)
         row_max = new_max
-{% if v.has_dropout %}
-        kept = is_kept(q_first, n, head, seed, threshold, queries.shape[0], BLOCK_N)
-        weights = tl.where(kept, weights, 0.0)
-{% endif %}
 """,
         """{% if v.has_dropout %}
         kept = is_kept(q_first, n, head, seed, threshold, queries.shape[0], BLOCK_N)
@@ -225,8 +229,8 @@ MUTANTS = (
     Mutant(
         "lse_gradient_forgotten",
         LAUNCH,
-        "HAS_DLSE=d_lse is not None",
-        "HAS_DLSE=False",
+        "HAS_DLSE=d_lse is not None,\n        )",
+        "HAS_DLSE=False,\n        )",
         "no gradient flows through the log-sum-exp",
         "full",
     ),
@@ -249,8 +253,8 @@ MUTANTS = (
     Mutant(
         "delta_of_the_wrong_sign",
         BACKWARD,
-        "(d_weights - delta)\n{% if v.scale_by_head %}",
-        "(d_weights + delta)\n{% if v.scale_by_head %}",
+        "{{ v.d_score }}\n{% if v.scale_by_head %}",
+        '{{ v.d_score | replace("- delta", "+ delta") }}\n{% if v.scale_by_head %}',
         "dK adds delta",
         "full",
     ),
@@ -387,7 +391,7 @@ MUTANTS = (
     Mutant(
         "gain_forgotten",
         "attngen/emit/maths.py",
-        'return f"weights * {scope.uniform(plan.logits.derivative)}"',
+        'return f"{weight} * {scope.uniform(plan.logits.derivative)}"',
         'return ""',
         "the gradient misses a factor of the score that is the same everywhere",
         "gain",
@@ -435,7 +439,7 @@ MUTANTS = (
     Mutant(
         "log2_e_forgotten",
         "attngen/plan/base2.py",
-        "spread[node] = (simple(Op.MUL, LOG2_E, factor), rest)",
+        "spread[node] = (simple(Op.MUL, unit, factor), rest)",
         "spread[node] = (factor, rest)",
         "the scores are taken as powers of 2",
         "full",
@@ -552,6 +556,150 @@ MUTANTS = (
         "        total = first + second\n        base = simple(node.op, x, y)",
         "(x + 2) - (y + 3) is simplified to x - y + 5",
         "tests/test_simplify.py",
+    ),
+    # Normalisations, and what a weight clause makes of the weights.
+    Mutant(
+        "sigmoid_of_the_negated_score",
+        "attngen/emit/weights.py",
+        'result = "1.0 / (1.0 + tl.exp2(-logit))"',
+        'result = "1.0 / (1.0 + tl.exp2(logit))"',
+        "the sigmoid falls where it should rise",
+        "sigmoid",
+    ),
+    Mutant(
+        "sigmoid_in_base_2",
+        "attngen/plan/base2.py",
+        "ONE if ir.normalize is Normalize.RELU else LOG2_E",
+        "LOG2_E if ir.normalize is Normalize.SOFTMAX else ONE",
+        "log2(e) is forgotten on the sigmoid's score",
+        "sigmoid",
+    ),
+    Mutant(
+        "sigmoid_without_its_bias",
+        "attngen/plan/base2.py",
+        "return ir.final_score if ir.bias is None else simple(Op.ADD, ir.final_score, ir.bias)",
+        "return ir.final_score",
+        "the sigmoid's bias is not added",
+        "sigmoid",
+    ),
+    Mutant(
+        "slope_of_the_sigmoid_forgotten",
+        "attngen/emit/weights.py",
+        "        d_final = inside[0]",
+        '        d_final = "d_weights * weights"',
+        "the score's gradient is taken as if the weight were an exponential",
+        "sigmoid",
+    ),
+    Mutant(
+        "relu_passes_what_is_below_0",
+        "attngen/emit/weights.py",
+        '"tl.where(logit <= 0.0, 0.0, logit)"',
+        '"tl.where(logit <= -1.0, 0.0, logit)"',
+        "scores a little below 0 keep their weight",
+        "relu",
+    ),
+    Mutant(
+        "values_gradient_of_unchanged_weights",
+        BACKWARD,
+        'dv = tl.dot({{ "changed" if v.reweighted else "weights" }}.to(d_out.dtype)',
+        "dv = tl.dot(weights.to(d_out.dtype)",
+        "dV is summed with the weights before the weight clause",
+        "decayed",
+    ),
+    Mutant(
+        "weight_clause_only_in_the_backward",
+        FORWARD,
+        """{% if v.reweighted %}
+        weights = {{ v.reweighted }}
+{% endif %}
+""",
+        "",
+        "the forward leaves the weights as the softmax has them",
+        "decayed",
+    ),
+    Mutant(
+        "weight_slope_forgotten",
+        "attngen/emit/weights.py",
+        'inside = ["d_weights * slope" if slope else "d_weights"]',
+        'inside = ["d_weights"]',
+        "dP is taken for dW: the weight clause has no derivative",
+        "decayed",
+    ),
+    Mutant(
+        "square_rescaled_once",
+        "attngen/emit/view.py",
+        'return " * ".join([name] * self.degree)',
+        "return name",
+        "where the clause squares the weights, what was accumulated is rescaled and divided once",
+        "squared",
+    ),
+    Mutant(
+        "delta_of_a_square_not_doubled",
+        BACKWARD,
+        '{{ " * " ~ v.degree ~ ".0" if v.degree > 1 }}',
+        "",
+        "delta is rowsum(dO * O) where the clause squares the weights, and so P * W' is 2 W",
+        "squared",
+    ),
+    Mutant(
+        "every_clause_taken_as_homogeneous",
+        "attngen/plan/weights.py",
+        "forward = Forward.TWO_PASSES if degree is None else Forward.ONLINE",
+        "forward = Forward.ONLINE",
+        "clipped weights are divided by their row's sum after the clip",
+        "clipped",
+    ),
+    Mutant(
+        "first_pass_not_rescaled",
+        WEIGHTS,
+        "row_sum = row_sum * tl.exp2(row_max - reference)\n",
+        "row_sum = row_sum\n",
+        "the pass that only sums does not shrink its sum as the maximum grows",
+        "clipped",
+    ),
+    Mutant(
+        "second_pass_not_divided",
+        WEIGHTS,
+        "- reference) * inverse",
+        "- reference)",
+        "the weight clause gets weights that do not add up to 1",
+        "clipped",
+    ),
+    Mutant(
+        "delta_without_the_slope",
+        DELTAS,
+        "        d_weights = d_weights * {{ v.weight_slope }}\n",
+        "",
+        "delta sums P * dW where it should sum P * dP",
+        "clipped",
+    ),
+    Mutant(
+        "delta_of_the_lse_added",
+        DELTAS,
+        "delta -= tl.load(DLse",
+        "delta += tl.load(DLse",
+        "with two passes, the log-sum-exp's gradient enters delta with the wrong sign",
+        "clipped",
+    ),
+    Mutant(
+        "masked_weights_changed",
+        "attngen/emit/weights.py",
+        """    if zero_where_masked:
+        return reweighted.call
+    return""",
+        """    if True:
+        return reweighted.call
+    return""",
+        "a term that the clause adds reaches masked positions too",
+        "added",
+    ),
+    Mutant(
+        "gate_gradient_of_the_changed_weight",
+        "attngen/emit/learned.py",
+        'changed = _part("d_weights", is_kept',
+        'changed = _part("d_weights * weights", is_kept',
+        "a gate's gradient is summed with the weight twice",
+        "gated",
     ),
 )
 

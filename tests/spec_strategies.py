@@ -96,5 +96,16 @@ def specs(draw: st.DrawFn) -> str:
     if draw(st.booleans()):
         lines.append(f"mask = {draw(expressions('bool'))}")
     if draw(st.booleans()):
-        lines.append("scale = p / sqrt(head_dim) + n; sink = t[h, b]; dropout = p * c")
+        lines.append("scale = p / sqrt(head_dim) + n; dropout = p * c")
+        ways = [
+            "sink = t[h, b]",
+            "normalize = sigmoid(t[h, b] - log(m))",
+            "normalize = relu",
+            "normalize = softmax",
+        ]
+        lines.append(draw(st.sampled_from(ways)))
+    if draw(st.booleans()):
+        lines.append(
+            f"weight = {draw(expressions('float', ('weight', *(['weight'] * 3))))}".replace("score", "weight")
+        )
     return "\n".join(lines) + "\n"

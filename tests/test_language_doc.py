@@ -94,10 +94,10 @@ def test_the_example_of_an_error_is_the_error() -> None:
 # ---- The tables -------------------------------------------------------------------------------------------
 
 
-def test_the_words_are_all_there_and_all_ints_but_the_score() -> None:
+def test_the_words_are_all_there_and_all_ints_but_the_score_and_the_weight() -> None:
     rows = [row for row in table("word") if row[0] != "`full`"]
     assert set(quoted(row[0] for row in rows)) == set(WORDS)
-    assert {word for word, expr in WORDS.items() if expr.type is not Type.INT} == {"score"}
+    assert {word for word, expr in WORDS.items() if expr.type is not Type.INT} == {"score", "weight"}
 
 
 def test_the_preludes_words_are_all_there() -> None:
@@ -198,7 +198,17 @@ def test_some_names_are_taken(name: str) -> None:
         ir_of(f"const {name}: int = 1")
 
 
-@pytest.mark.parametrize("clause", ["scale = 1.0", "mask = causal", "sink = 0.0", "dropout = 0.1"])
+@pytest.mark.parametrize(
+    "clause",
+    [
+        "scale = 1.0",
+        "mask = causal",
+        "normalize = softmax",
+        "weight = weight * 0.5",
+        "sink = 0.0",
+        "dropout = 0.1",
+    ],
+)
 def test_all_clauses_but_the_score_stand_once(clause: str) -> None:
     ir_of("score = score * 2\nscore = score + 1\n" + clause)
     with pytest.raises(SpecNameError, match="already stands"):
@@ -206,21 +216,23 @@ def test_all_clauses_but_the_score_stand_once(clause: str) -> None:
 
 
 # What a clause is given, and which clauses may use it; a bool for the mask.
+EVERY = set(CLAUSES)
 USES = {
     "score": {"score"},
-    "q": {"score", "mask"},
-    "k": {"score", "mask"},
-    "pos": {"score", "mask"},
-    "dist": {"score", "mask"},
-    "b": {"score", "mask"},
-    "h": {"score", "mask"},
-    "head_dim": {"score", "mask", "scale", "sink", "dropout"},
-    "k_len": {"score", "mask", "scale", "sink", "dropout"},
-    "c": {"score", "mask", "scale", "sink", "dropout"},
-    "p": {"score", "mask", "scale", "sink", "dropout"},
-    "x[b, h]": {"score", "mask", "scale", "sink"},
-    "y[q]": {"score", "mask"},
-    "y[k]": {"score", "mask"},
+    "weight": {"weight"},
+    "q": {"score", "mask", "weight"},
+    "k": {"score", "mask", "weight"},
+    "pos": {"score", "mask", "weight"},
+    "dist": {"score", "mask", "weight"},
+    "b": {"score", "mask", "weight"},
+    "h": {"score", "mask", "weight"},
+    "head_dim": EVERY,
+    "k_len": EVERY,
+    "c": EVERY,
+    "p": EVERY,
+    "x[b, h]": EVERY - {"dropout"},
+    "y[q]": {"score", "mask", "weight"},
+    "y[k]": {"score", "mask", "weight"},
 }
 
 
@@ -228,11 +240,13 @@ USES = {
 def test_a_clause_may_use_what_the_table_says(used: str) -> None:
     declared = "const c: float = 0.5\nparam p: float\ninput x: float32[batch, heads]\ninput y: float32[9]\n"
     for clause in CLAUSES:
-        text = f"{declared}{clause} = {used}" + (" > 0.0" if clause == "mask" else "")
+        value = {"mask": f"{used} > 0.0", "normalize": f"sigmoid({used})"}.get(clause, used)
+        text = f"{declared}{clause} = {value}"
         if clause in USES[used]:
             ir_of(text)
         else:
-            with pytest.raises(SpecNameError, match=f"the {clause} (cannot use|uses)"):
+            name = "bias of the sigmoid" if clause == "normalize" else clause
+            with pytest.raises(SpecNameError, match=f"the {name} (cannot use|uses)"):
                 ir_of(text)
 
 
@@ -248,6 +262,11 @@ def test_a_clause_may_use_what_the_table_says(used: str) -> None:
         ("param p: float\nconst c: float = p", SpecTypeError),
         ("score = score + q // 0", SpecValueError),
         ("score = score ** 17", SpecTypeError),
+        ("normalize = softmax2", SpecNameError),
+        ("normalize = sigmoid", SpecNameError),
+        ("normalize = relu\nsink = 0.0", SpecNameError),
+        ("normalize = sigmoid(0.0)\nsink = 0.0", SpecNameError),
+        ("let w = weight\nscore = score + w", SpecNameError),
         ("score = score + float(q ** -1)", SpecTypeError),
         ("const c: float = 1e39", SpecValueError),
         ("dropout = 1.5", SpecValueError),

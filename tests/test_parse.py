@@ -152,6 +152,7 @@ def only_located_errors(text: str) -> None:
 
 _WORDS = (
     "variant const param input let def score scale mask sink dropout x y f t int float bool float32 heads",
+    "normalize weight softmax sigmoid relu",
     "q k dist causal softcap ( ) [ ] , : ; = == <= < + - * / // % ** and or not if else True inf 0 1 2.5",
     "# grad sorted min",
 )

@@ -44,6 +44,10 @@ PROMISED = {
     "swin_window_bias",
     "graphormer_spatial",
     "cosine_temperature",
+    "sigmoid_attention",
+    "relu_attention",
+    "clipped_softmax",
+    "gated_attention",
 }
 
 
@@ -86,6 +90,7 @@ LEARNED = {
     "kerple_power": ["amount", "power"],
     "scalable_softmax": ["speed"],
     "t5_decoder": ["table"],
+    "gated_attention": ["gate"],
 }
 
 
@@ -156,6 +161,10 @@ MASKS: dict[str, tuple[dict[str, int], Rule]] = {
     ),  # all of one region
     "graphormer_spatial": ({"nodes": 21}, lambda q, k, pos: k < 21),
     "cosine_temperature": ({}, lambda q, k, pos: True),
+    "sigmoid_attention": ({}, lambda q, k, pos: k <= pos),
+    "relu_attention": ({}, lambda q, k, pos: True),
+    "clipped_softmax": ({}, lambda q, k, pos: k <= pos),
+    "gated_attention": ({}, lambda q, k, pos: k <= pos),
 }
 
 

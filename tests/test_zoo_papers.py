@@ -268,6 +268,31 @@ def square(i: int) -> list[int]:
     return [row * 4 + at for row in range(3) for at in range(4) if abs(at - x) <= 1 and abs(row - y) <= 1]
 
 
+def sigmoid_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The published code adds the bias to the scores and then masks with -inf."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5 - math.log(k.shape[-2])
+    return torch.sigmoid(scores.masked_fill(~lower(q.shape[-2]), -math.inf)) @ v
+
+
+def clipped(gamma: float, zeta: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The published code's clipped_softmax, of masked scores."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~lower(q.shape[-2]), -math.inf)
+        return torch.clip(torch.softmax(scores, -1) * (zeta - gamma) + gamma, 0, 1) @ v
+
+    return attention
+
+
+def test_gated_attention_multiplies_the_result_by_the_sigmoid_of_each_querys_gate() -> None:
+    q, k, v = qkv()
+    learned = learn(gate=draw(2, 4, 12, seed=5))
+    paper = (
+        F.scaled_dot_product_attention(q, k, v, is_causal=True) * torch.sigmoid(learned["gate"])[..., None]
+    )
+    assert_same(by_reference("gated_attention", [q, k, v], learned), paper, learned)
+
+
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], Attention]] = {
     "full": ({}, {}, F.scaled_dot_product_attention),
@@ -301,6 +326,9 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], Attention]] = {
         {},
         lambda q, k, v: one_by_one(q, k, v, lambda b, i: square(i)),
     ),
+    "sigmoid_attention": ({}, {}, sigmoid_attention),
+    "relu_attention": ({}, {}, lambda q, k, v: torch.relu(q @ k.mT / q.shape[-1] ** 0.5) / k.shape[-2] @ v),
+    "clipped_softmax": ({}, {"low": -0.125, "high": 1.0625}, clipped(-0.125, 1.0625)),
 }
 
 
@@ -326,5 +354,5 @@ def test_dropped_zeroes_weights_at_its_rate_and_scales_up_the_others() -> None:
 def test_every_spec_of_the_zoo_is_held_against_its_paper() -> None:
     """Those that learn something, each by a test above; the others; and those of zoo_masks."""
     with_tests = {"t5", "gpt_oss", "dense_bias", "relative_table", "head_gate", "swin_window_bias"}
-    with_tests |= {"graphormer_spatial", "cosine_temperature", "dropped"}
+    with_tests |= {"graphormer_spatial", "cosine_temperature", "dropped", "gated_attention"}
     assert with_tests | set(OTHERS) | set(MORE_MASKS) == set(zoo_names())

@@ -223,6 +223,8 @@ def _leaf(node: Expr, dtypes: Mapping[str, str]) -> Interval:
         return _INT32 if node.type is Type.INT else ANY_FLOAT  # a call may pass infinity, even NaN
     if node.type is Type.INT:
         return _LOADED.get(dtypes.get(str(node.value), "int64"), _INT64)
+    if node.op is Op.WEIGHT:
+        return Interval(0, INF, may_nan=True)
     return ANY_FLOAT  # the score, and what a float input holds
 
 

@@ -37,7 +37,7 @@ _WORDS.update(dict.fromkeys(_PROGRAM_WORDS, Rate.PROGRAM))
 
 
 def _rate(node: Expr, known: dict[Expr, Rate]) -> Rate:
-    if node.op is Op.SCORE:
+    if node.op in (Op.SCORE, Op.WEIGHT):
         return Rate.TILE
     # A load is a memory access even at constant indices: it belongs into the program.
     rate = Rate.PROGRAM if node.op in (Op.LOAD, *SEARCHES) else Rate.LAUNCH

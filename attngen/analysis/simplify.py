@@ -48,6 +48,8 @@ def simplify_ir(ir: AttentionIR) -> AttentionIR:
         scale=_simplify(ir.scale, known),
         score=tuple(_simplify(e, known) for e in ir.score),
         mask=_simplify(ir.mask, known),
+        bias=ir.bias and _simplify(ir.bias, known),
+        weight=ir.weight and _simplify(ir.weight, known),
         sink=ir.sink and _simplify(ir.sink, known),
         dropout=ir.dropout and _simplify(ir.dropout, known),
         names={known.get(node, node): name for node, name in ir.names.items()},

@@ -81,6 +81,7 @@ def _call(
 
     q, k, v = leaf(4, q_len), leaf(2, k_len), leaf(2, k_len)
     keywords: dict[str, Any] = {**plausible_inputs(variant.ir, q, k, v), **params}
-    out, lse = variant(q, k, v, return_lse=True, **keywords)
-    outputs = [out, lse] if through_lse else [out]
+    found: Any = variant(q, k, v, return_lse=variant.ir.is_softmax, **keywords)
+    both: list[torch.Tensor] = list(found) if variant.ir.is_softmax else [found]
+    outputs = both if through_lse else both[:1]
     torch.autograd.grad(outputs, [q, k, v], [torch.randn_like(x) for x in outputs])

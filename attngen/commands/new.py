@@ -32,7 +32,7 @@ score = softcap(score, cap)
 # True keeps a key. Ready-made: causal, sliding_window(n). Or a comparison: 0 <= dist < window.
 mask = sliding_window(window)
 
-# Also: scale = ..., dropout = p, let NAME = ..., def f(x) = ...
+# Also: scale = ..., normalize = sigmoid(bias), weight = ..., dropout = p, let NAME = ..., def f(x) = ...
 '''
 
 

@@ -51,11 +51,14 @@ def launches(
         q = _tensor(dtype, _BATCH, _HEADS, _LENGTH, head_dim)
         k, v = (_tensor(dtype, _BATCH, _KV_HEADS, _LENGTH, head_dim) for _ in range(2))
         out, d_out, dq, dk, dv = map(torch.empty_like, (q, q, q, k, v))
-        lse, d_lse = (_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(2))
         own = _own_arguments(ir, head_dim)
-        module.launch_forward(q, k, v, *own, out, lse, lse, lse)
+        # The log-sum-exp and its two parts, and its gradient, where there is one.
+        rows = [_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(3)] if ir.is_softmax else []
+        d_rows = [torch.empty_like(x) for x in rows[:1]]
+        module.launch_forward(q, k, v, *own, out, *rows)
         learned = [True] if any(i.grad for i in ir.inputs) else []
-        module.launch_backward(q, k, v, *own, out, lse, lse, lse, d_out, d_lse, dq, dk, dv, *learned)
+        results = [out, *rows] if ir.is_softmax else []
+        module.launch_backward(q, k, v, *own, *results, d_out, *d_rows, dq, dk, dv, *learned)
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from attngen.emit.scope import make_scope
 from attngen.emit.sink import make_sink
 from attngen.emit.tiles import make_tiles
 from attngen.emit.view import View
+from attngen.emit.weights import make_weights
 from attngen.plan.plan import Plan
 
 
@@ -23,12 +24,13 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     scope = make_scope(plan, template_texts)
     maths = make_maths(scope)
     ranges = make_ranges(scope)
+    weights = make_weights(scope, maths)
     learned, learned_uses = make_learned(scope)
     sink, sink_uses = make_sink(scope)
     if learned.sink_reads:
         learned_uses |= sink_uses
     picks = make_picks(scope, maths)
-    tiles, uses = make_tiles(scope, maths, ranges, picks, learned, sink_uses, learned_uses)
+    tiles, uses = make_tiles(scope, maths, weights, ranges, picks, learned, sink_uses, learned_uses)
     launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, make_guards(plan), sink, learned, tiles, ranges, picks, maths)
+    parts = (make_call(scope), launch, make_guards(plan), sink, learned, tiles, ranges, picks, weights, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -30,11 +30,19 @@ def module_docstring(plan: Plan) -> str:
 def call_docstring(plan: Plan) -> str:
     """Shapes and meaning of the call's arguments."""
     ir = plan.ir
+    returned = [
+        "Returns out [B, H, Sq, Dv], or with ``return_lse`` (out, lse): lse [B, H, Sq], float32, is the",
+        "natural log-sum-exp of each row's scores. Gradients flow to q, k and v from both. Hkv divides H. Sq",
+    ]
+    if not ir.is_softmax:
+        returned = [
+            "Returns out [B, H, Sq, Dv]. No softmax is taken, so ``return_lse`` is refused: there is no",
+            "log-sum-exp. Gradients flow to q, k and v. Hkv divides H. Sq",
+        ]
     lines = [
         f"Attention after the spec {ir.name}: q [B, H, Sq, D], k [B, Hkv, Sk, D], v [B, Hkv, Sk, Dv].",
         "",
-        "Returns out [B, H, Sq, Dv], or with ``return_lse`` (out, lse): lse [B, H, Sq], float32, is the",
-        "natural log-sum-exp of each row's scores. Gradients flow to q, k and v from both. Hkv divides H. Sq",
+        *returned,
         "and Sk may differ, and then the last query is aligned with the last key. layout='bshd' swaps H and",
         "S of q, k, v and out. ``deterministic`` may be anything: these kernels always are.",
         "",

@@ -10,13 +10,15 @@ from attngen.ir.nodes import AttentionIR, Expr, Op, postorder
 from attngen.ir.printer import print_expr
 from attngen.plan.plan import Plan
 
+_NO_SUM = "No weight is divided by a sum: a row that keeps nothing gives out = 0 without a guard."
 _WIDEST = 60  # columns of an expression that a sentence can hold
 
 
 def facts_text(plan: Plan) -> list[str]:
     """One paragraph a fact: what holds, why, and what the kernels do for it."""
     facts, ir = plan.facts, plan.ir
-    return [*_rows(facts, ir), *_bound(plan), *_shifts(facts, ir), *_indices(facts)]
+    of_softmax = [*_rows(facts, ir), *_shifts(facts, ir)] if plan.weights.is_softmax else [_NO_SUM]
+    return [*of_softmax, *_bound(plan), *_indices(facts)]
 
 
 def _rows(facts: Facts, ir: AttentionIR) -> Iterator[str]:

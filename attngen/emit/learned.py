@@ -31,6 +31,7 @@ class _Numbered:
     number: int
     sum: str
     by: str
+    by_weight: str
     read: Read
     learned: Learned
 
@@ -43,16 +44,21 @@ class _Numbered:
         by_score = self.read.by_score
         return by_score is not None and by_score.op is not Op.CONST
 
+    @property
+    def needs_weight_derivative(self) -> bool:
+        by_weight = self.read.by_weight
+        return by_weight is not None and by_weight.op is not Op.CONST
+
 
 def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
     """The view, and the names that its lines read from the kernels' arguments."""
     learned, reads = scope.plan.learned, _numbered(scope)
     places = [x for x in learned if x.route is Route.PLACES]
     units = {x.input.name: (scope.names.fresh(f"unit_{x.input.name}"), n) for n, x in enumerate(places)}
-    derivatives = _derivatives(scope, reads)
+    derivatives, by_weight = _derivatives(scope, reads), _weight_derivatives(scope, reads)
     places_of = {r.number: _place(scope, r) for r in reads if r.in_places}
     sinks = {r.number: _sink(scope, r) for r in reads if r.read.by_sink is not None}
-    views = tuple(_view(r, places_of.get(r.number), sinks.get(r.number), units) for r in reads)
+    views = tuple(_view(scope, r, places_of.get(r.number), sinks.get(r.number), units) for r in reads)
     inputs = tuple(_input(scope, x, reads, units) for x in learned)
     blocks = (*places_of.values(), *sinks.values())
     in_loop = [places_of[v.number] for v in views if v.part and v.in_places and not v.by_row]
@@ -63,11 +69,16 @@ def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
         reads=views,
         derivatives=derivatives,
         derivatives_target=", ".join(r.by for r in reads if r.needs_derivative),
+        weight_derivatives=by_weight,
+        weight_derivatives_target=", ".join(r.by_weight for r in reads if r.needs_weight_derivative),
         units=tuple(units.values()),
         place_arguments=tuple(a for x in places for a in _arguments(scope, x)),
-        loop_uses=(*_loop_uses(derivatives, in_loop, [name for name, _ in units.values()]), *row_bounds),
+        loop_uses=(
+            *_loop_uses((derivatives, by_weight), in_loop, [name for name, _ in units.values()]),
+            *row_bounds,
+        ),
     )
-    uses = (*_uses(blocks), *(derivatives.uses if derivatives else ()))
+    uses = (*_uses(blocks), *(u for f in view.derivative_functions for u in f.uses))
     return view, frozenset(uses) - set(view.place_arguments)
 
 
@@ -75,7 +86,12 @@ def _numbered(scope: Scope) -> tuple[_Numbered, ...]:
     pairs = [(learned, read) for learned in scope.plan.learned for read in learned.reads]
     return tuple(
         _Numbered(
-            n, scope.names.fresh(f"sum_{x.input.name}"), scope.names.fresh(f"by_{x.input.name}"), read, x
+            n,
+            scope.names.fresh(f"sum_{x.input.name}"),
+            scope.names.fresh(f"by_{x.input.name}"),
+            scope.names.fresh(f"weight_by_{x.input.name}") if read.by_weight is not None else "",
+            read,
+            x,
         )
         for n, (x, read) in enumerate(pairs)
     )
@@ -86,12 +102,25 @@ def _derivatives(scope: Scope, reads: Iterable[_Numbered]) -> Function | None:
     wanted = [r.read for r in reads if r.needs_derivative]
     if not wanted:
         return None
-    what = ", ".join(print_expr(read.load, scope.ir) for read in wanted)
-    if "\n" in what or len(what) > _WIDEST:
-        what = "each element of an input that it reads"
     roots = tuple(read.by_score for read in wanted if read.by_score is not None)
-    doc = f"The derivative of the score by {what}."
+    doc = f"The derivative of the score by {_elements(scope, wanted)}."
     return function_of(scope, "input_derivatives", doc, "", roots, scope.plan.score_parts)
+
+
+def _weight_derivatives(scope: Scope, reads: Iterable[_Numbered]) -> Function | None:
+    """The same of the weight clause."""
+    wanted = [r.read for r in reads if r.needs_weight_derivative]
+    if not wanted:
+        return None
+    roots = tuple(read.by_weight for read in wanted if read.by_weight is not None)
+    doc = f"The derivative of the weight that meets V by {_elements(scope, wanted)}."
+    return function_of(scope, "weight_derivatives", doc, "", roots, scope.plan.score_parts)
+
+
+def _elements(scope: Scope, reads: Iterable[Read]) -> str:
+    what = ", ".join(print_expr(read.load, scope.ir) for read in reads)
+    is_long = "\n" in what or len(what) > _WIDEST
+    return "each element of an input that it reads" if is_long else what
 
 
 def _place(scope: Scope, r: _Numbered) -> Block:
@@ -110,13 +139,18 @@ def _sink(scope: Scope, r: _Numbered) -> Block:
 
 
 def _view(
-    r: _Numbered, place: Block | None, sink: Block | None, units: dict[str, tuple[str, int]]
+    scope: Scope, r: _Numbered, place: Block | None, sink: Block | None, units: dict[str, tuple[str, int]]
 ) -> ReadView:
+    is_kept = "weights > 0.0" if scope.plan.weights.zero_where_masked else 'logit != float("-inf")'
+    changed = _part("d_weights", is_kept, r.read.by_weight, r.by_weight)
+    if changed and not r.needs_weight_derivative:  # a constant: only what is kept adds it
+        changed = f"tl.where({is_kept}, {changed}, 0.0)"
     return ReadView(
         number=r.number,
         sum=r.sum,
-        part=_part("d_final", "weights", r.read.by_score, r.by),
-        sink_part=_part("d_sink", "sink_weight", r.read.by_sink, sink.results[0] if sink else ""),
+        part=" + ".join(p for p in (_part("d_final", "weights > 0.0", r.read.by_score, r.by), changed) if p),
+        d_final=r.read.by_score is not None,
+        sink_part=_part("d_sink", "sink_weight > 0.0", r.read.by_sink, sink.results[0] if sink else ""),
         sink_lines=sink.lines if sink else (),
         in_places=r.in_places,
         by_program=r.read.rate <= Rate.PROGRAM,
@@ -128,12 +162,12 @@ def _view(
     )
 
 
-def _part(gradient: str, weight: str, derivative: Expr | None, text: str) -> str:
+def _part(gradient: str, is_kept: str, derivative: Expr | None, text: str) -> str:
     """One score's part. Where its weight is 0 the derivative may be infinite."""
     if derivative is None:
         return ""
     if derivative.op is not Op.CONST:
-        return f"tl.where({weight} > 0.0, {gradient} * {text if text.isidentifier() else f'({text})'}, 0.0)"
+        return f"tl.where({is_kept}, {gradient} * {text if text.isidentifier() else f'({text})'}, 0.0)"
     if derivative.value in (1.0, -1.0):
         return gradient if derivative.value == 1.0 else f"-{gradient}"
     return f"{gradient} * {derivative.value!r}"
@@ -164,8 +198,10 @@ def _arguments(scope: Scope, learned: Learned) -> Iterable[str]:
     return f"{name}_ptr", *(f"{name}_stride_{axis}" for axis in range(len(learned.input.dims)))
 
 
-def _loop_uses(derivatives: Function | None, places: list[Block], units: list[str]) -> tuple[str, ...]:
-    uses = (*(derivatives.uses if derivatives else ()), *_uses(places))
+def _loop_uses(
+    derivatives: Iterable[Function | None], places: list[Block], units: list[str]
+) -> tuple[str, ...]:
+    uses = (*(u for f in derivatives if f for u in f.uses), *_uses(places))
     return (*uses, *units) if places else uses
 
 

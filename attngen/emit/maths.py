@@ -9,7 +9,7 @@ from __future__ import annotations
 from attngen.emit.prose import comment
 from attngen.emit.scope import Scope
 from attngen.emit.view import Function, Gradient, Maths
-from attngen.ir.nodes import Expr
+from attngen.ir.nodes import Expr, Normalize
 from attngen.ir.printer import print_clauses
 from attngen.plan.base2 import ONE, SCALE
 from attngen.plan.hoist import Hoisted
@@ -52,9 +52,11 @@ def function_of(
 
 def _logits(scope: Scope) -> Function:
     logits = scope.plan.logits
-    doc = "Scores of a tile in base 2, that is times log2(e)."
+    what = "Scores of a tile" if scope.ir.bias is None else "Scores of a tile with the sigmoid's bias"
+    in_base_2 = scope.ir.normalize is not Normalize.RELU
+    doc = f"{what} in base 2, that is times log2(e)." if in_base_2 else f"{what}."
     if logits.factor is not ONE:
-        doc = f"Scores of a tile in base 2, but for the factor {scope.uniform(logits.factor)}."
+        doc = f"{what}{' in base 2' if in_base_2 else ''}, but for the factor {scope.uniform(logits.factor)}."
     return function_of(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
 
 
@@ -76,13 +78,17 @@ def _keeps(scope: Scope) -> Function | None:
 
 
 def _gain(scope: Scope) -> str:
-    """P times the score's derivative, or "" where that is 1. Where P is 0 the derivative may be infinite."""
+    """P times the score's derivative, or "" where that is 1. Where P is 0 the derivative may be infinite.
+
+    Where the weight depends on its own score alone, its slope stands for P.
+    """
     plan = scope.plan
+    weight = "weights" if plan.weights.is_softmax else "slope"
     if plan.logits.is_linear:
         return ""
     if plan.derivative_is_uniform:
-        return f"weights * {scope.uniform(plan.logits.derivative)}"
-    return "tl.where(weights > 0.0, weights * derivative, 0.0)"
+        return f"{weight} * {scope.uniform(plan.logits.derivative)}"
+    return f"tl.where(weights > 0.0, {weight} * derivative, 0.0)"
 
 
 def _scale_text(scope: Scope) -> str:

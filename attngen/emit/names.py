@@ -22,7 +22,16 @@ _QUOTED = re.compile(r'"([^"]*)"')
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
 FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
-FUNCTIONS += ("key_range", "query_range", "may_keep", "run_attention")
+FUNCTIONS += (
+    "normalized",
+    "reweighted",
+    "weight_slope",
+    "weight_derivatives",
+    "key_range",
+    "query_range",
+    "may_keep",
+    "run_attention",
+)
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
@@ -30,6 +39,8 @@ HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "produ
 #: Names that emitted lines use beside the words of the language and those of the templates.
 LINES: tuple[str, ...] = (
     "dot",
+    "weights",
+    "slope",
     "FAST_TANH",
     "BLOCK",
     "clip",

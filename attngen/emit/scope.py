@@ -16,7 +16,7 @@ from attngen.plan.arithmetic import arithmetic
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
 
-_FIRST = ("dot", "q", "pos", "k", "b", "h", "h_kv", *CORNERS, "q_len", "k_len", *SIZES)
+_FIRST = ("dot", "weights", "q", "pos", "k", "b", "h", "h_kv", *CORNERS, "q_len", "k_len", *SIZES)
 _LAST = "FAST_TANH"
 
 
@@ -82,8 +82,9 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     if plan.key_loops.picks is not None and plan.key_loops.picks.may_keep is not None:
         bounds.append(plan.key_loops.picks.may_keep)
     logits = plan.logits
-    roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
-    roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
+    roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *plan.weights.roots, *bounds)
+    reads = [r for x in plan.learned for r in x.reads]
+    roots += tuple(e for r in reads for e in (r.load, r.by_score, r.by_weight, r.by_sink) if e)
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     numbers = arithmetic(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)

@@ -11,17 +11,28 @@ from collections.abc import Iterable
 from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope, float_arguments
 from attngen.emit.statements import Block
-from attngen.emit.view import Context, Function, LearnedView, Maths, Picks, Ranges, Tiles
+from attngen.emit.view import (
+    Context,
+    Function,
+    LearnedView,
+    Maths,
+    Picks,
+    Ranges,
+    Tiles,
+    WeightsView,
+)
+from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 
 _DROPOUT = ("head", "seed", "threshold")
-_LOCAL = {"dot", "k", "column", "k_len", "FAST_TANH"}  # what every loop has by itself
+_LOCAL = {"dot", "weights", "k", "column", "k_len", "FAST_TANH"}  # what every loop has by itself
 _LOCAL_TRANSPOSED = _LOCAL | {"q", "pos", "q_len"}
 
 
 def make_tiles(
     scope: Scope,
     maths: Maths,
+    weights: WeightsView,
     ranges: Ranges,
     picks: Picks,
     learned: LearnedView,
@@ -50,12 +61,20 @@ def make_tiles(
     by_function = {f.call: f.uses for f in maths.functions}
     backward = (*by_function[maths.gradient.call], *keeps, *factor, *derivative, *dropout)
     backward += ("kept_scale",) if dropout else ()
+    changes = [u for f in weights.weight_functions if f.call in weights.reweighted for u in f.uses]
+    backward += tuple(u for f in weights.weight_functions if f.call == weights.weight_slope for u in f.uses)
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
     floats = float_arguments(scope)
-    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges, *picks.functions_of_corners)
-    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
+    functions = (
+        *maths.functions,
+        *weights.weight_functions,
+        *learned.derivative_functions,
+        *ranges.ranges,
+        *picks.functions_of_corners,
+    )
+    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative} - {"logit"}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
         row_score=row_score.lines,
@@ -63,13 +82,15 @@ def make_tiles(
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout),
+            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *changes, *q_corner, *dropout),
             (_LOCAL, columns),
             (*around, *sink_uses),
             floats,
         ),
+        sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (_LOCAL, columns), (), floats),
+        deltas=_context((*_uses(columns), *q_corner, *backward), (_LOCAL, columns), around, floats),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *changes, *scale),
             (_LOCAL_TRANSPOSED, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses),
             floats,

@@ -110,6 +110,41 @@ class Maths:
 
 
 @dataclass(frozen=True)
+class WeightsView:
+    """From logits to the weights that meet V, and back: functions, and the texts that call them.
+
+    ``has_lse``: a softmax, whose rows have a log-sum-exp and a delta. ``two_passes``: its sums must be known
+    before the weight clause is applied, and delta is summed up key by key. ``degree`` is the clause's.
+    ``normalized`` is "" for a softmax, ``reweighted`` and ``weight_slope`` where there is nothing to call;
+    ``d_final`` and ``d_score`` are the gradients of the final score and of scale * dot.
+    """
+
+    weight_functions: tuple[Function, ...]
+    has_lse: bool
+    two_passes: bool
+    degree: int
+    normalized: str
+    reweighted: str
+    weight_slope: str
+    d_final: str
+    d_score: str
+
+    @property
+    def forward_is_online(self) -> bool:
+        """Whether the weights are made over a running maximum, and divided at the end."""
+        return self.has_lse and not self.two_passes
+
+    @property
+    def results(self) -> str:
+        """What the forward operator gives."""
+        return "out, lse, parts" if self.has_lse else "out"
+
+    def to_degree(self, name: str) -> str:
+        """The power that the factor ``name`` of a row's weights becomes."""
+        return " * ".join([name] * self.degree)
+
+
+@dataclass(frozen=True)
 class Ranges:
     """The functions that give the loop bounds."""
 
@@ -177,6 +212,8 @@ class Tiles:
     column_score: tuple[str, ...]
     column_mask: tuple[str, ...]
     forward: Context
+    sums: Context
+    deltas: Context
     dkdv: Context
     dq: Context
     helpers: frozenset[str]
@@ -190,13 +227,15 @@ class Tiles:
 class ReadView:
     """One read of a learned input: the texts of what each score and each row give to its gradient.
 
-    ``part`` is a score's part and ``sink_part`` a row's, "" where there is none. ``sum`` names the row's sum
-    of them. With ``in_places`` they go to ``place``, as whole numbers of ``unit``.
+    ``part`` is a score's part and ``sink_part`` a row's, "" where there is none; ``d_final`` says that the
+    part reads the gradient of the final score. ``sum`` names the row's sum of them. With ``in_places`` they
+    go to ``place``, as whole numbers of ``unit``.
     """
 
     number: int
     sum: str
     part: str
+    d_final: bool
     sink_part: str
     sink_lines: tuple[str, ...]
     in_places: bool
@@ -232,13 +271,25 @@ class LearnedView:
     reads: tuple[ReadView, ...]
     derivatives: Function | None
     derivatives_target: str
+    weight_derivatives: Function | None
+    weight_derivatives_target: str
     units: tuple[tuple[str, int], ...]
     place_arguments: tuple[str, ...]
     loop_uses: tuple[str, ...]
 
     @property
     def derivative_functions(self) -> tuple[Function, ...]:
-        return () if self.derivatives is None else (self.derivatives,)
+        return tuple(f for f in (self.derivatives, self.weight_derivatives) if f is not None)
+
+    @property
+    def uses_d_final(self) -> bool:
+        """Whether some part is one of the final score's gradient."""
+        return any(r.d_final for r in self.reads)
+
+    @property
+    def reads_weight(self) -> bool:
+        """Whether some part is one of the gradient of the weights that meet V."""
+        return any("d_weights" in r.part for r in self.reads)
 
     @property
     def reads_of_score(self) -> tuple[ReadView, ...]:
@@ -362,7 +413,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Picks, Maths):
+class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Picks, WeightsView, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

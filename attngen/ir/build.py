@@ -33,6 +33,7 @@ from attngen.ir.nodes import (
     AttentionIR,
     Expr,
     Input,
+    Normalize,
     Op,
     Param,
     const,
@@ -72,6 +73,8 @@ _HEAD_WORDS = ("b", "h", "h_kv")
 _COMBINE = {
     "scale": "multiply them: scale = a * b",
     "mask": "combine them with 'and': mask = a and b",
+    "normalize": "scores become weights in one way",
+    "weight": "combine them: weight = weight * a * b",
     "sink": "combine them: sink = log(exp(a) + exp(b))",
     "dropout": "combine them: dropout = 1 - (1 - a) * (1 - b)",
 }
@@ -126,6 +129,8 @@ class _Builder:
         self.params: list[Param] = []
         self.inputs: list[Input] = []
         self.clauses: dict[str, Expr] = {}
+        self.normalize = Normalize.SOFTMAX
+        self.weightless: set[Expr] = set()  # parts of scores that are known not to hold the weight
         self.scores: list[Expr] = []
         self.score: Expr = SCORE
         self.steps = 0
@@ -175,6 +180,7 @@ class _Builder:
                 self.later.setdefault(statement.name.text, statement.name.span)
         for statement in spec.statements:
             self.statement(statement)
+        self._check_denominator()
         known = [s.name.text for s in spec.statements if isinstance(s, ast.Const)]
         for name in self.overrides:
             if name not in known:
@@ -391,10 +397,15 @@ class _Builder:
             self.error(
                 SpecNameError, f"'{name}' already stands at line {first}", statement.name.span, _COMBINE[name]
             )
-        value = self._expr(statement.value)
-        if value is not None:
+        if name == "normalize":
+            value = self._normalize(statement.value)
+        else:
+            value = self._expr(statement.value)
+        if value is not None and value is not TRUE:
             value = self._typed_clause(name, value, statement.value.span)
         if name == "score":
+            if value is not None:
+                self._check_words(name, value)
             self.spans[f"score[{len(self.scores)}]"] = statement.span
             if value is not None:
                 self.score = value
@@ -402,8 +413,34 @@ class _Builder:
             return
         self.spans.setdefault(name, statement.span)
         if value is not None:
-            self._check_words(name, value)
+            self._check_words(_USER.get(name, name), value)
         self.clauses.setdefault(name, value if value is not None else TRUE)
+
+    def _normalize(self, node: ast.Expr) -> Expr | None:
+        """The sigmoid's bias, or TRUE where the normalisation is another: what names it is no expression."""
+        match node:
+            case ast.Name("softmax" | "relu" as name):
+                self.normalize = Normalize(name)
+                return TRUE
+            case ast.Call(ast.Ident("sigmoid"), (bias,)):
+                self.normalize = Normalize.SIGMOID
+                return self._expr(bias)
+            case ast.Name(name, span) | ast.Call(ast.Ident(name, span)):
+                hint = {
+                    "sigmoid": "write sigmoid(bias), as in sigmoid(-log(k_len)); sigmoid(0.0) adds nothing",
+                    "softmax": "write softmax alone; its argument is the score",
+                    "relu": "write relu alone; its argument is the score",
+                }.get(name, _nearest(name, [n.value for n in Normalize]))
+            case _:
+                span, hint = node.span, None
+        self.error(SpecNameError, "the scores are normalised by softmax, sigmoid(bias) or relu", span, hint)
+        return None
+
+    def _check_denominator(self) -> None:
+        """That a sink has a denominator to join."""
+        if "sink" in self.clauses and self.normalize is not Normalize.SOFTMAX:
+            message = f"a sink joins the softmax's denominator, and {self.normalize.value} has none"
+            self.error(SpecNameError, message, self.spans["sink"], "leave out the sink or 'normalize'")
 
     def _typed_clause(self, name: str, value: Expr, span: Span) -> Expr | None:
         if name == "mask":
@@ -418,6 +455,7 @@ class _Builder:
             return value
         if value.type is Type.BOOL:
             hint = "where(x, a, b) chooses by a bool" if name == "score" else None
+            name = _USER.get(name, name)
             self.error(SpecTypeError, f"the {name} is a number, not a bool", span, hint)
             return None
         value = ops.as_float(value)
@@ -428,7 +466,8 @@ class _Builder:
     def _check_words(self, name: str, value: Expr) -> None:
         """That the clause uses only what it may; the first part that does not is shown."""
         may = _MAY_USE[name]
-        sound: set[Expr] = set()  # what earlier parts have shown to hold nothing forbidden
+        # What earlier parts have shown to hold nothing forbidden; of scores, every line's.
+        sound: set[Expr] = self.weightless if name == "score" else set()
         outside: set[Expr] = set()  # the same, of what stands outside indices
         for span, part, in_index in self.built:
             if in_index and name == "dropout":
@@ -438,7 +477,7 @@ class _Builder:
                 if wrong:
                     self.error(SpecNameError, f"the {name} cannot use {wrong}", span, may)
                     return
-            if name in ("scale", "sink") and not in_index:
+            if name in _BY_HEAD and not in_index:
                 words = _outside_indices(part, outside)
                 exposed = next((w for w in words if w.value in _HEAD_WORDS), None)
                 if exposed is not None:
@@ -463,6 +502,9 @@ class _Builder:
             scale=self.clauses.get("scale", DEFAULT_SCALE),
             score=tuple(self.scores),
             mask=self.clauses.get("mask", TRUE),
+            normalize=self.normalize,
+            bias=self.clauses.get("normalize") if self.normalize is Normalize.SIGMOID else None,
+            weight=self.clauses.get("weight"),
             sink=self.clauses.get("sink"),
             dropout=self.clauses.get("dropout"),
             params=tuple(self.params),
@@ -734,7 +776,16 @@ class _Builder:
         return True
 
 
+#: What the value of a clause is called, where that is not the clause's own word.
+_USER = {"normalize": "bias of the sigmoid"}
+
+#: What is one number a head.
+_BY_HEAD = ("scale", "sink", "bias of the sigmoid")
+
 _MAY_USE = {
+    "score": "it may use everything else; 'weight = ...' changes what the normalisation made of the scores",
+    "weight": "it may use every other word, and inputs",
+    "bias of the sigmoid": "it may use consts, params, sizes, and inputs indexed by b, h and h_kv",
     "mask": "it may use every other word, and inputs",
     "scale": "it may use consts, params, sizes, and inputs indexed by b, h and h_kv",
     "sink": "it may use consts, params, sizes, and inputs indexed by b, h and h_kv",
@@ -742,15 +793,22 @@ _MAY_USE = {
 }
 
 
+_EVERYWHERE = ("mask", "weight")  # clauses with a value for every score
+
+
 def _forbidden(clause: str, leaf: Expr) -> str | None:
     """What ``leaf`` is, if ``clause`` can never use it."""
+    if leaf.op is Op.WEIGHT and clause != "weight":
+        return "the weight"
+    if clause == "score":
+        return None
     if leaf.op is Op.SCORE:
         return "the score"
-    if clause != "mask" and leaf is DIST:
+    if clause not in _EVERYWHERE and leaf is DIST:
         return "'dist'"
     if clause == "dropout" and leaf.op is Op.LOAD:
         return f"the input '{leaf.value}'"
-    if clause == "mask" or leaf.op is not Op.WORD or leaf.value not in POSITIONS:
+    if clause in _EVERYWHERE or leaf.op is not Op.WORD or leaf.value not in POSITIONS:
         return None
     if leaf.value in _HEAD_WORDS and clause != "dropout":
         return None

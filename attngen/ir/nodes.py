@@ -29,6 +29,7 @@ class Op(Enum):
     SIZE = "size"  # a run-time size that an input's declaration names
     PARAM = "param"
     SCORE = "score"  # scale * dot(Q[b, h, q], K[b, h_kv, k])
+    WEIGHT = "weight"  # what the normalisation makes of the final score, before dropout
     LOAD = "load"  # an input's element; ``value`` is the input, ``args`` its indices
 
     # For the analyses and the plan alone: the first index at which a row of a sorted input is at least, or
@@ -112,7 +113,7 @@ _EQUALITIES = {Op.EQ, Op.NE}
 _BOOLS = {Op.AND, Op.OR, Op.NOT}
 
 ARITY: dict[Op, int] = {
-    **dict.fromkeys((Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE), 0),
+    **dict.fromkeys((Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE, Op.WEIGHT), 0),
     **dict.fromkeys((Op.ADD, Op.SUB, Op.MUL, Op.MIN, Op.MAX, Op.FLOORDIV, Op.MOD, Op.DIV), 2),
     **dict.fromkeys((Op.LT, Op.LE, Op.EQ, Op.NE, Op.AND, Op.OR), 2),
     **dict.fromkeys((Op.NEG, Op.ABS, Op.NOT, Op.TO_FLOAT, Op.TO_INT), 1),
@@ -221,6 +222,7 @@ def first(op: Op, name: str, row: tuple[Expr, ...], value: Expr) -> Expr:
 
 
 SCORE = _intern(Op.SCORE, Type.FLOAT, (), None)
+WEIGHT = _intern(Op.WEIGHT, Type.FLOAT, (), None)
 TRUE = const(True)
 FALSE = const(False)
 
@@ -303,21 +305,36 @@ class Input:
     sorted: bool = False
 
 
+class Normalize(Enum):
+    """How the scores of a row become weights. The value is its name in a spec."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"  # sigmoid(score + bias), each score by itself
+    RELU = "relu"  # max(score, 0), each score by itself
+
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True)
 class AttentionIR:
     """One attention variant, every name resolved, consts replaced by their values.
 
     ``score`` holds one expression per ``score = ...`` statement, each written in terms of the SCORE leaf
-    (so the last one is the score that the softmax sees; the earlier ones are its subterms). ``names`` says
-    what the spec called a subexpression (``let``), for readable output; ``spans`` says where a part stands:
-    keys are "scale", "mask", "sink", "dropout", "score[0]", ..., "input NAME", "param NAME", "variant".
-    Neither takes part in equality.
+    (so the last one is the score that the softmax sees; the earlier ones are its subterms). ``bias`` is the
+    sigmoid's and stands with no other normalisation; ``weight`` is written in terms of the WEIGHT leaf, None
+    where the spec leaves the weights as they are. ``names`` says what the spec called a subexpression
+    (``let``), for readable output; ``spans`` says where a part stands: keys are "scale", "mask",
+    "normalize", "weight", "sink", "dropout", "score[0]", ..., "input NAME", "param NAME", "variant". Neither
+    takes part in equality.
     """
 
     name: str
     scale: Expr
     score: tuple[Expr, ...] = ()
     mask: Expr = TRUE
+    normalize: Normalize = Normalize.SOFTMAX
+    bias: Expr | None = None
+    weight: Expr | None = None
     sink: Expr | None = None
     dropout: Expr | None = None
     params: tuple[Param, ...] = ()
@@ -332,9 +349,14 @@ class AttentionIR:
         return self.score[-1] if self.score else SCORE
 
     @property
+    def is_softmax(self) -> bool:
+        """Whether the weights of a row share a denominator, and so have a log-sum-exp."""
+        return self.normalize is Normalize.SOFTMAX
+
+    @property
     def clauses(self) -> tuple[Expr, ...]:
         """Every expression of the variant: what a pass over all of it walks."""
-        optional = tuple(e for e in (self.sink, self.dropout) if e is not None)
+        optional = tuple(e for e in (self.bias, self.weight, self.sink, self.dropout) if e is not None)
         return (self.scale, *self.score, self.mask, *optional)
 
     def input(self, name: str) -> Input:

@@ -8,7 +8,7 @@ than the DAG; brackets and conversions stand only where the grammar needs them; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from attngen.ir.build import DEFAULT_SCALE, prelude
@@ -78,6 +78,9 @@ def print_ir(ir: AttentionIR) -> str:
     lines += printer.scores(ir.score)
     if ir.mask is not TRUE:
         lines += printer.clause("mask", ir.mask)
+    lines += printer.normalization(ir)
+    if ir.weight is not None:
+        lines += printer.clause("weight", ir.weight)
     if ir.sink is not None:
         lines += printer.clause("sink", ir.sink)
     if ir.dropout is not None:
@@ -86,16 +89,20 @@ def print_ir(ir: AttentionIR) -> str:
 
 
 def print_clauses(ir: AttentionIR) -> dict[str, str]:
-    """Each clause by its key: "scale", "score[0]", ..., "mask", and "sink" and "dropout" where they stand.
+    """Each clause by its key: "scale", "score[0]", ..., "mask", and the others where they stand.
 
-    A text ends in the clause's own line. Before it stand, one a line, the lets that it needs: scale, mask,
-    sink and dropout each on their own, the scores in order (a let of an earlier score is not repeated).
+    A text ends in the clause's own line. Before it stand, one a line, the lets that it needs: the scores in
+    order (a let of an earlier score is not repeated), every other clause on its own.
     """
     printer = _Printer(_taken(ir), ir)
     texts = {"scale": printer.alone("scale", ir.scale)}
     for index, lines in enumerate(printer.score_groups(ir.score)):
         texts[f"score[{index}]"] = "\n".join(lines)
     texts["mask"] = printer.alone("mask", ir.mask)
+    if not ir.is_softmax:
+        texts["normalize"] = "\n".join(printer.unbound(lambda: printer.normalization(ir)))
+    if ir.weight is not None:
+        texts["weight"] = printer.alone("weight", ir.weight)
     if ir.sink is not None:
         texts["sink"] = printer.alone("sink", ir.sink)
     if ir.dropout is not None:
@@ -161,7 +168,7 @@ class _Printer:
         for score in ir.score:
             roots.append((score, current))
             current = score
-        roots += [(clause, None) for clause in (ir.mask, ir.sink, ir.dropout) if clause is not None]
+        roots += [(clause, None) for clause in ir.clauses[1 + len(ir.score) :]]
         self._count(roots)
 
     def _count(self, roots: Sequence[tuple[Expr, Expr | None]]) -> None:
@@ -208,11 +215,23 @@ class _Printer:
         self.current = None
         return self.lines(f"{name} = ", root)
 
+    def normalization(self, ir: AttentionIR) -> list[str]:
+        """The line of ``normalize`` and what it needs; none for the softmax."""
+        if ir.bias is None:
+            return [] if ir.is_softmax else [f"normalize = {ir.normalize.value}"]
+        self.current = None
+        *lets, last = self.lines(f"normalize = {ir.normalize.value}(", ir.bias)
+        return [*lets, f"{last})"]
+
     def alone(self, name: str, root: Expr) -> str:
+        return "\n".join(self.unbound(lambda: self.clause(name, root)))
+
+    def unbound(self, lines: Callable[[], list[str]]) -> list[str]:
+        """What ``lines`` prints where no let stands before it."""
         kept, self.bound = self.bound, {}
-        lines = self.clause(name, root)
+        printed = lines()
         self.bound = kept
-        return "\n".join(lines)
+        return printed
 
     def scores(self, scores: Iterable[Expr]) -> list[str]:
         return [line for group in self.score_groups(scores) for line in group]
@@ -308,8 +327,8 @@ def _simple(node: Expr, parts: list[_Text]) -> tuple[str, int]:
         return text, _FACTOR if text.startswith("-") else _ATOM
     if node.op in (Op.WORD, Op.SIZE, Op.PARAM):
         return str(node.value), _ATOM
-    if node.op is Op.SCORE:
-        return "score", _ATOM
+    if node.op in (Op.SCORE, Op.WEIGHT):
+        return str(node.op.value), _ATOM
     if node.op in SEARCHES:
         *row, value = (p.text for p in parts)
         at = f"[{', '.join(row)}]" if row else ""

@@ -6,14 +6,19 @@ import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attngen.ir.nodes import POSITIONS, SCORE, SIZES, Expr, Input, Op, make, word
+from attngen.ir.nodes import POSITIONS, SCORE, SIZES, WEIGHT, Expr, Input, Op, make, word
 from attngen.ir.operators import BUILTINS
 from attngen.source import Span
 from attngen.syntax import ast
 from attngen.syntax.parse import CLAUSES, KEYWORDS, LITERALS, STATEMENTS
 
 DIST = make(Op.SUB, word("pos"), word("k"))
-WORDS: Mapping[str, Expr] = {**{name: word(name) for name in POSITIONS + SIZES}, "dist": DIST, "score": SCORE}
+WORDS: Mapping[str, Expr] = {
+    **{name: word(name) for name in POSITIONS + SIZES},
+    "dist": DIST,
+    "score": SCORE,
+    "weight": WEIGHT,
+}
 
 #: Names of the emitted call's own arguments, and of ``attngen.load``'s.
 CALL_NAMES = {"q", "k", "v", "seed", "layout", "return_lse", "deterministic", "dtype"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from attngen.ir.nodes import CORNERS, POSITIONS, AttentionIR, Expr, Input, Op, postorder
+from attngen.ir.nodes import CORNERS, POSITIONS, AttentionIR, Expr, Input, Normalize, Op, postorder
 from attngen.ir.types import DTYPES, Type, type_of
 
 MAX_NODES = 5_000
@@ -45,19 +45,23 @@ def _require(holds: bool, otherwise: str) -> None:
 
 def _check_clauses(ir: AttentionIR) -> None:
     _require(ir.mask.type is Type.BOOL, "the mask is not a bool")
-    floats = {"scale": ir.scale, "sink": ir.sink, "dropout": ir.dropout}
+    floats = {"scale": ir.scale, "bias": ir.bias, "weight": ir.weight, "sink": ir.sink, "dropout": ir.dropout}
     floats.update({f"score[{i}]": s for i, s in enumerate(ir.score)})
     for name, clause in floats.items():
         _require(clause is None or clause.type is Type.FLOAT, f"{name} is not a float")
-    for name in ("scale", "mask", "sink", "dropout"):
+    _require((ir.bias is not None) == (ir.normalize is Normalize.SIGMOID), "only the sigmoid has a bias")
+    _require(ir.sink is None or ir.is_softmax, "only the softmax has a sink")
+    _require(all(node.op is not Op.WEIGHT for node in postorder(*ir.score)), "a score uses the weight")
+    for name in ("scale", "mask", "bias", "weight", "sink", "dropout"):
         clause = ir.mask if name == "mask" else floats[name]
         if clause is None:
             continue
         for node in postorder(clause):
             _require(node.op is not Op.SCORE, f"{name} uses the score")
+            _require(name == "weight" or node.op is not Op.WEIGHT, f"{name} uses the weight")
             position = node.op is Op.WORD and node.value in POSITIONS
             heads = node.value in ("b", "h", "h_kv") and name != "dropout"
-            _require(name == "mask" or not position or heads, f"{name} uses {node.value}")
+            _require(name in ("mask", "weight") or not position or heads, f"{name} uses {node.value}")
             _require(name != "dropout" or node.op is not Op.LOAD, f"dropout uses {node.value}")
 
 

@@ -25,7 +25,7 @@ from attngen.analysis.interval import intervals, is_positive
 from attngen.analysis.rates import Rate, extend
 from attngen.analysis.simplify import simple
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import SCORE, AttentionIR, Expr, Op, const, make, param, remake, substitute
+from attngen.ir.nodes import SCORE, AttentionIR, Expr, Normalize, Op, const, make, param, remake, substitute
 from attngen.ir.types import Type
 
 LOG2_E = const(1 / math.log(2))
@@ -42,6 +42,8 @@ _LINEAR = {Op.ADD, Op.SUB, Op.NEG, Op.WHERE}
 @dataclass(frozen=True)
 class Logits:
     """``factor * tile`` is ``log2(e) * score``; in both, the SCORE leaf stands for the raw product q.k.
+
+    A sigmoid's bias is a part of the score; where nothing is exponentiated, as for relu, log2(e) is left out.
 
     ``factor`` is the same for a whole program and positive. ``derivative`` is d score / d (scale * q.k).
     """
@@ -60,8 +62,8 @@ def base2(ir: AttentionIR) -> Logits:
     """The logits of a variant and their derivative."""
     scale = ir.scale if ir.scale.op is Op.CONST else SCALE
     chain = _Chain(scale)
-    score = ir.final_score
-    factor, tile = chain.in_base_2(score)
+    score = argument_of(ir)
+    factor, tile = chain.spread(score, ONE if ir.normalize is Normalize.RELU else LOG2_E)
     known = {SCALE: ir.scale}
     dtypes = {i.name: i.dtype for i in ir.inputs}
     true_factor = substitute(factor, known)
@@ -69,6 +71,11 @@ def base2(ir: AttentionIR) -> Logits:
         factor, tile = ONE, simple(Op.MUL, tile, factor)
     derivative = gradients(score, [SCORE])[SCORE]
     return Logits(factor, tile, chain.value(derivative))
+
+
+def argument_of(ir: AttentionIR) -> Expr:
+    """What the normalisation takes: the final score, with a sigmoid's bias."""
+    return ir.final_score if ir.bias is None else simple(Op.ADD, ir.final_score, ir.bias)
 
 
 def over_product(ir: AttentionIR, roots: Sequence[Expr]) -> tuple[Expr, ...]:
@@ -91,14 +98,14 @@ class _Chain:
         self._visit(root)
         return self._joined(root)
 
-    def in_base_2(self, root: Expr) -> tuple[Expr, Expr]:
-        """(factor, rest) of ``log2(e) * root``, the factor pushed through sums and conditionals."""
+    def spread(self, root: Expr, unit: Expr) -> tuple[Expr, Expr]:
+        """(factor, rest) of ``unit * root``, the factor pushed through sums and conditionals."""
         self._visit(root)
         spread: dict[Expr, tuple[Expr, Expr]] = {}
         for node in _spine(root):
             if node.op not in _LINEAR or self._rates[node] <= Rate.PROGRAM:
                 factor, rest = self._pairs[node]
-                spread[node] = (simple(Op.MUL, LOG2_E, factor), rest)
+                spread[node] = (simple(Op.MUL, unit, factor), rest)
             elif node.op is Op.NEG:
                 factor, rest = spread[node.args[0]]
                 spread[node] = (simple(Op.NEG, factor), rest)

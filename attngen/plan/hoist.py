@@ -12,7 +12,7 @@ from attngen.analysis.rates import Rate, rates
 from attngen.analysis.walk import fresh
 from attngen.ir.nodes import Expr, Op, postorder
 
-_LEAVES = {Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE}
+_LEAVES = {Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE, Op.WEIGHT}
 
 
 @dataclass(frozen=True)

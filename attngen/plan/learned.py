@@ -23,7 +23,7 @@ from attngen.analysis.derivative import gradients
 from attngen.analysis.rates import Rate, join, rate_of
 from attngen.analysis.simplify import simple
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves
-from attngen.plan.base2 import over_product
+from attngen.plan.base2 import argument_of, over_product
 
 _ZERO = const(0.0)
 
@@ -40,16 +40,18 @@ class Route(Enum):
 
 @dataclass(frozen=True)
 class Read:
-    """One element that the score or the sink reads: ``load``, and the derivatives with respect to it.
+    """One element that score, weight or sink read: ``load``, and the derivatives with respect to it.
 
-    ``by_score`` is d score / d element over the raw product, ``by_sink`` d sink / d element; None where the
-    one does not depend on it. ``rate`` says how often the index changes.
+    ``by_score`` is d score / d element over the raw product (a sigmoid's bias is part of the score),
+    ``by_weight`` d weight / d element over the normalised weight, ``by_sink`` d sink / d element; None where
+    the one does not depend on it. ``rate`` says how often the index changes.
     """
 
     load: Expr
     by_score: Expr | None
     by_sink: Expr | None
     rate: Rate
+    by_weight: Expr | None = None
 
     @property
     def is_by_row(self) -> bool:
@@ -91,9 +93,11 @@ def _learned(ir: AttentionIR, item: Input) -> Learned:
 
 def _reads(ir: AttentionIR, item: Input) -> tuple[Read, ...]:
     """Every differentiable read of an input, in the order of the score's operands."""
-    roots = [ir.final_score, ir.scale, *([ir.sink] if ir.sink is not None else [])]
+    score = argument_of(ir)
+    roots = [score, ir.scale, *(e for e in (ir.weight, ir.sink) if e is not None)]
     loads = [node for node in leaves(*roots, op=Op.LOAD) if node.value == item.name]
-    chain = gradients(ir.final_score, [SCORE, *loads])
+    chain = gradients(score, [SCORE, *loads])
+    by_weight = gradients(ir.weight, loads) if ir.weight is not None else dict.fromkeys(loads, _ZERO)
     by_scale = gradients(ir.scale, loads)
     by_sink = gradients(ir.sink, loads) if ir.sink is not None else dict.fromkeys(loads, _ZERO)
     reads = []
@@ -101,8 +105,9 @@ def _reads(ir: AttentionIR, item: Input) -> tuple[Read, ...]:
         direct, by_dot = over_product(ir, (chain[node], chain[SCORE]))
         through_scale = simple(Op.MUL, simple(Op.MUL, by_dot, by_scale[node]), SCORE)
         total = direct if by_scale[node] is _ZERO else simple(Op.ADD, direct, through_scale)
-        if total is not _ZERO or by_sink[node] is not _ZERO:
-            reads.append(Read(node, _some(total), _some(by_sink[node]), _rate(item, node)))
+        parts = (_some(total), _some(by_sink[node]), _some(by_weight[node]))
+        if any(part is not None for part in parts):
+            reads.append(Read(node, *parts[:2], _rate(item, node), parts[2]))
     return tuple(reads)
 
 

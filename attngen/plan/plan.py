@@ -18,6 +18,7 @@ from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
 from attngen.plan.tiles import Table, tiles_for
+from attngen.plan.weights import Forward, Weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Plan:
     scale_on_host: bool
     tiles: Table
     facts: Facts
+    weights: Weights
     learned: tuple[Learned, ...] = ()
 
     @cached_property
@@ -76,6 +78,8 @@ class Plan:
         By consts alone: a param that decided it would compile the kernel again. A sink may be large.
         """
         bound = self.facts.bound
+        if self.weights.forward is not Forward.ONLINE or self.weights.degree != 1:
+            return False
         if bound is None or bound.op is not Op.CONST or self.ir.sink is not None:
             return False
         return float(bound.value or 0) <= _LARGEST_BOUND
@@ -97,19 +101,20 @@ class Plan:
 
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
-    logits = base2(ir)
+    logits, weights = base2(ir), weights_of(ir)
     key_loops, query_loops = loops_of(ir)
     return Plan(
         ir=ir,
         options=options,
         logits=logits,
-        score_parts=hoist(logits.tile, logits.derivative),
+        score_parts=hoist(logits.tile, logits.derivative, *weights.roots),
         mask_parts=hoist(ir.mask),
         key_loops=key_loops,
         query_loops=query_loops,
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         facts=facts_of(ir),
+        weights=weights,
         learned=learned_inputs(ir),
     )
 

@@ -99,6 +99,11 @@ _WITH_DROPOUT: dict[str, dict[int, dict[str, Tile]]] = {
     "sm_80": {128: {"dkdv": Tile(32, 32, 8, 2)}, 256: {"dkdv": Tile(16, 32, 8, 2)}},
 }
 
+# Beside the weights that meet V, where the softmax's own are still needed; sized by compiling.
+_WITH_WEIGHT: dict[str, dict[int, dict[str, Tile]]] = {
+    "sm_90": {128: {"dkdv": Tile(32, 64, 4, 3)}},
+}
+
 # Beside an address for every score (a dense bias, a table by distance); sized by compiling, not yet measured.
 _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
     "sm_90": {
@@ -114,6 +119,8 @@ def tiles_for(ir: AttentionIR) -> Table:
     table = TILES
     if ir.dropout is not None:
         table = _replaced(table, _WITH_DROPOUT)
+    if ir.weight is not None and ir.is_softmax:
+        table = _replaced(table, _WITH_WEIGHT)
     if any(rate_of(node) is Rate.TILE for node in leaves(ir.final_score, ir.mask, op=Op.LOAD)):
         table = _replaced(table, _WITH_READS)
     return table

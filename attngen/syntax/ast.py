@@ -165,7 +165,7 @@ class Def:
 
 @dataclass(frozen=True)
 class Clause:
-    """``score = ...``, ``scale = ...``, ``mask = ...``, ``sink = ...`` or ``dropout = ...``."""
+    """``score = ...``, ``mask = ...``, ``normalize = ...`` or another of ``parse.CLAUSES``."""
 
     name: Ident
     value: Expr

@@ -29,7 +29,7 @@ MAX_TOKENS = 10_000
 MAX_NAME = 64
 
 STATEMENTS = ("variant", "const", "param", "input", "let", "def")
-CLAUSES = ("score", "scale", "mask", "sink", "dropout")
+CLAUSES = ("score", "scale", "mask", "normalize", "weight", "sink", "dropout")
 # Words of the grammar that no position of a spec reads as a name.
 KEYWORDS = {"and": "AND", "or": "OR", "not": "NOT", "if": "IF", "else": "ELSE"}
 LITERALS = {"True": "TRUE", "False": "FALSE", "inf": "INF"}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attngen import reference
+from attngen.analysis.homogeneous import degree_of
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.testing.criteria import Verdict, amplifies, compare, compare_lse, compare_zero, has_tanh
@@ -86,31 +87,35 @@ class _Call:
     def learned(self) -> list[str]:
         return [i.name for i in self.ir.inputs if i.grad]
 
-    def _gradients(self, out: Tensor, lse: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        cotangents = ((out, self.dout.to(out.dtype)), (lse, self.dlse.to(lse.dtype)))
+    def _gradients(self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        cotangents = [(out, self.dout.to(out.dtype))]
+        if lse is not None:
+            cotangents.append((lse, self.dlse.to(lse.dtype)))
         # The log-sum-exp of a score that reads neither q nor k is a constant.
         outputs, weights = zip(*(pair for pair in cotangents if pair[0].requires_grad), strict=True)
         grads = torch.autograd.grad(outputs, list(leaves.values()), weights, allow_unused=True)
         filled = (
             torch.zeros_like(t) if g is None else g for g, t in zip(grads, leaves.values(), strict=True)
         )
-        return {"out": out, "lse": lse, **dict(zip((f"d{n}" for n in leaves), filled, strict=True))}
+        forward = {"out": out} if lse is None else {"out": out, "lse": lse}
+        return {**forward, **dict(zip((f"d{n}" for n in leaves), filled, strict=True))}
 
     def of_variant(self, variant: Variant) -> tuple[str, dict[str, Tensor]]:
         """What is wrong with the results apart from their values, or nothing; and the results."""
         leaves, inputs = self._leaves(None)
         more = {"seed": self.seed} if self.ir.dropout is not None else {}
-        out, lse = variant(
+        given = variant(
             leaves["q"],
             leaves["k"],
             leaves["v"],
-            return_lse=True,
+            return_lse=self.ir.is_softmax,
             layout=self.layout,
             **inputs,
             **self.params,
             **more,
         )
-        forward = {"out": out, "lse": lse}
+        out, lse = given if self.ir.is_softmax else (given, None)
+        forward = {"out": out} if lse is None else {"out": out, "lse": lse}
         if complaint := self._misfit(forward):
             return complaint, forward
         if constant := [name for name, t in forward.items() if not t.requires_grad]:
@@ -160,15 +165,18 @@ class _Call:
             params=self.params,
             seed=self.seed,
             layout=self.layout,
+            degree=self._degree,
         )
         base = self._gradients(out, base_lse, leaves)
 
         amplified = amplifies(ir)
-        sizes = self._sizes()
-        empty = ref["lse"] == -float("inf")
+        sizes = self._sizes(result)
+        empty = ~result.kept.any(-1)
         scores = float(result.score.detach()[result.kept].abs().max()) if result.kept.any() else 0.0
         approximate = has_tanh(ir) and dtype != torch.float32
-        verdicts = [compare_lse("lse", got["lse"], ref["lse"], scores, approximate)]
+        verdicts = []
+        if lse is not None:
+            verdicts.append(compare_lse("lse", got["lse"], ref["lse"], scores, approximate))
         for name, x in got.items():
             if name == "lse":
                 continue
@@ -191,17 +199,23 @@ class _Call:
             verdicts.append(compare_zero(f"{name} of empty rows", rows, empty))
         return verdicts
 
-    def _wandering(self, out: Tensor, lse: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, float]:
+    @property
+    def _degree(self) -> int | None:
+        """What delta is of rowsum(dO * O); None where a kernel has no delta, or sums it up key by key."""
+        weight = self.ir.weight
+        return (1 if weight is None else degree_of(weight)) if self.ir.is_softmax else None
+
+    def _wandering(self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]) -> dict[str, float]:
         """W of each gradient: how far it goes when rounding ``out`` moves delta.
 
         delta = rowsum(dO * O) - d_lse, so an error of delta is one of d_lse: here of random sign, and more
         than two standard deviations of what independent roundings of a row's outputs sum up to.
         """
-        if not lse.requires_grad:
+        if lse is None or not lse.requires_grad or not self._degree:
             return {}
         dout = reference.heads_first(self.dout, self.layout).double()
         parts = dout * reference.heads_first(out.detach(), self.layout)
-        size = torch.finfo(self.q.dtype).eps * parts.norm(dim=-1)
+        size = self._degree * torch.finfo(self.q.dtype).eps * parts.norm(dim=-1)
         random = torch.Generator().manual_seed(2028)
         largest_of = dict.fromkeys(leaves, 0.0)
         for _ in range(_DRAWS):
@@ -216,14 +230,18 @@ class _Call:
 
     def _reference(
         self, leaves: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, reference.Result]:
+    ) -> tuple[Tensor, Tensor | None, reference.Result]:
         q, k, v = (reference.heads_first(leaves[n], self.layout) for n in ("q", "k", "v"))
         env = reference.bind(self.ir, q, k, v, inputs, self.params)
         result = reference.attend(self.ir, q, k, v, env, self.seed, torch.float64)
         return reference.heads_first(result.out, self.layout), result.lse, result
 
-    def _sizes(self) -> dict[str, float]:
-        """A of each tensor: the size of what was summed to make it."""
+    def _sizes(self, result: reference.Result) -> dict[str, float]:
+        """A of each tensor: the size of what was summed to make it.
+
+        The weights of a softmax add up to 1 along a row, and along a column to little more. Where others do
+        is read off the reference.
+        """
         q, k, v, dout = (reference.heads_first(t, self.layout) for t in (self.q, self.k, self.v, self.dout))
         weight = 1.0
         if self.ir.dropout is not None:
@@ -237,6 +255,19 @@ class _Call:
             "dk": through * largest(q),
             "dv": largest(dout) * min(8.0, rows) * weight,
         }
+        if self.ir.weight is not None or not self.ir.is_softmax:
+            group = max(1, result.weights.shape[1] // max(1, k.shape[1]))
+            by_row, by_key = _sums(result.weights, group)
+            env = reference.bind(self.ir, q, k, v, self.inputs, self.params)
+            d_by_row, d_by_key = _sums(reference.slopes(self.ir, env, result), group)
+            reach = largest(dout) * largest(v) * weight
+            lse = largest(self.dlse) if self.ir.is_softmax else 0.0
+            sizes = {
+                "out": largest(v) * weight * by_row,
+                "dq": (reach * d_by_row + lse) * largest(k),
+                "dk": (reach * d_by_key + lse) * largest(q),
+                "dv": largest(dout) * weight * by_key,
+            }
         if self.learned:
             parts = reference.contributions(
                 self.ir, q, k, v, dout, self.dlse, inputs=self.inputs, params=self.params, seed=self.seed
@@ -277,6 +308,14 @@ class _Call:
             head.insert(3, "from attngen.testing.reach import small_tiles")
             calls = ["with small_tiles(variant):", f"    {call}"]
         return "\n".join([*head, "", f"variant = {made}", *body, *calls])
+
+
+def _sums(weights: Tensor, group: int) -> tuple[float, float]:
+    """The largest sum of |weights| (B,H,R,K) of a query, and of a key over its ``group`` of query heads."""
+    weights = weights.detach().abs()
+    by_key = weights.sum(2)
+    by_key = sum((by_key[:, member::group] for member in range(1, group)), by_key[:, ::group])
+    return largest(weights.sum(-1)), largest(by_key)
 
 
 def _source_of(tensor: Tensor) -> str:

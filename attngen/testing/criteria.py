@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attngen.analysis.homogeneous import degree_of
 from attngen.ir.nodes import AttentionIR, Expr, Op, leaves, postorder
 from attngen.ir.types import Type
 
@@ -132,7 +133,10 @@ _FAITHFUL = {Op.ADD, Op.SUB, Op.NEG, Op.ABS, Op.MIN, Op.MAX, Op.CLAMP, Op.WHERE}
 
 
 def amplifies(ir: AttentionIR) -> bool:
-    """Whether the score bends the dot product (softcap, a square), rather than scale and shift it."""
+    """Whether the score bends the dot product (softcap, a square), rather than scale and shift it; or the
+    weight clause the weights."""
+    if ir.weight is not None and degree_of(ir.weight) != 1:
+        return True
     of_score: set[Expr] = set()
     for node in postorder(ir.final_score):
         touched = [arg in of_score for arg in node.args]

@@ -20,7 +20,9 @@ _DECLARATIONS = {
     "tag": "input tag: int64[n]",
     "prefix": "input prefix: int32[batch]",
     "open_head": "input open_head: bool[heads]",
-    "weight": "input weight: float16[kv_heads, 4]",
+    "mixer": "input mixer: float16[kv_heads, 4]",
+    "gate": "input gate: float32[batch, heads, q_len] grad",
+    "offset": "input offset: float32[heads] grad",
     "sinks": "input sinks: float32[heads] grad",
     "cap": "param cap: float = 5.0",
     "slope": "param slope: float = 0.05",
@@ -76,11 +78,11 @@ class _Writer:
     def float_term(self, depth: int) -> str:
         """A term without the score, a few units large at most."""
         kind = self.pick(
-            ["sin", "slope", "ratio", "table", "bias", "weight", "decay", "choice", "sum", "floor", "root"]
+            ["sin", "slope", "ratio", "table", "bias", "mixer", "decay", "choice", "sum", "floor", "root"]
         )
         x = self.int_term(depth)
         if kind in ("table", "bias") and not self._learned:
-            kind = "weight"
+            kind = "mixer"
         if kind == "sin":
             return f"{self.pick(['sin', 'cos'])}(0.1 * float({x}))"
         if kind == "slope":
@@ -91,8 +93,8 @@ class _Writer:
             return f"{self.need('table')}[h, {x}]"
         if kind == "bias":
             return f"{self.need('bias')}[b, h, q, k]"
-        if kind == "weight":
-            return f"{self.need('weight')}[h_kv, {x}]"
+        if kind == "mixer":
+            return f"{self.need('mixer')}[h_kv, {x}]"
         if kind == "decay":
             return f"exp(-0.1 * abs({x}))"
         if kind == "floor":
@@ -154,11 +156,39 @@ class _Writer:
             "negate": "-score",
         }[kind]
 
+    def normalization(self) -> str:
+        """What stands for the softmax."""
+        biases = ["-log(k_len)", "-2.0", "0.5", "slope"]
+        biases += ["offset[h]"] if self._learned else []
+        bias = self.pick(biases)
+        if bias in ("slope", "offset[h]"):
+            self.need(bias.partition("[")[0])
+        return self.pick([f"sigmoid({bias})", "relu"])
 
-def specs(*, sinks: bool = True, dropout: bool = True, learned: bool = True) -> st.SearchStrategy[str]:
+    def weight_term(self) -> str:
+        """A new weight from the normalised one: with one pass over the keys or with two."""
+        kind = self.pick(["factor", "factor", "gate", "square", "shift", "clip", "mix", "root"])
+        if kind == "gate" and not self._learned:
+            kind = "factor"
+        x = self.float_term(1)
+        return {
+            "factor": f"weight * {x}",
+            "gate": "weight * sigmoid(gate[b, h, q])",
+            "square": f"weight ** {self.pick('23')} * {self.pick(['4.0', f'({x})'])}",
+            "shift": f"weight + 0.1 * {x}",
+            "clip": "clamp(1.1 * weight - 0.02, 0.0, 1.0)",
+            "mix": "0.7 * weight + 0.3 * tanh(4.0 * weight)",
+            "root": "sqrt(weight + 0.05) - 0.1",
+        }[self.need(kind) if kind == "gate" else kind]
+
+
+def specs(
+    *, sinks: bool = True, dropout: bool = True, learned: bool = True, weights: bool = True
+) -> st.SearchStrategy[str]:
     """The text of a random variant named ``drawn``: scores, a mask, lets, params, consts and inputs.
 
-    ``sinks``, ``dropout`` and ``learned`` (``grad`` inputs) False leave those features out.
+    ``sinks``, ``dropout``, ``learned`` (``grad`` inputs) and ``weights`` (the clauses ``normalize`` and
+    ``weight``) False leave those features out.
     """
 
     @st.composite
@@ -177,7 +207,13 @@ def specs(*, sinks: bool = True, dropout: bool = True, learned: bool = True) -> 
             body.append(f"mask = {write.bool_term(2)}")
         if write.chance(4):
             body.append(f"scale = {write.pick(['0.3', '2.0 / head_dim', '0.1 + 0.01 * heads'])}")
-        if sinks and write.chance(4):
+        has_softmax = True
+        if weights and write.chance(4):
+            has_softmax = False
+            body.append(f"normalize = {write.normalization()}")
+        if weights and write.chance(4):
+            body.append(f"weight = {write.weight_term()}")
+        if sinks and has_softmax and write.chance(4):
             body.append(f"sink = {write.need('sinks')}[h]")
         if dropout and write.chance(4):
             body.append(f"dropout = {write.need('p')}")
