@@ -22,6 +22,7 @@ from attngen.eager import FLOAT_OPS, INT_OPS, Environment, gather
 from attngen.ir.nodes import BEYOND, SEARCHES, Expr, Op, postorder
 from attngen.ir.types import Type
 from attngen.plan.loops import Loops
+from attngen.plan.plan import Plan
 
 
 class Tile(IntEnum):
@@ -32,14 +33,14 @@ class Tile(IntEnum):
     FULL = 2  # visited without it
 
 
-def key_tiles(loops: Loops, env: Environment, block_m: int, block_n: int) -> Tensor:
+def key_tiles(plan: Plan, env: Environment, block_m: int, block_n: int) -> Tensor:
     """Of the keys that stream past tiles of queries: (batch, heads, query tiles, key tiles), ``Tile``s."""
-    return _tiles(loops, env, "q", block_m, block_n)
+    return _tiles(plan.key_loops, env, "q", block_m, block_n)
 
 
-def query_tiles(loops: Loops, env: Environment, block_m: int, block_n: int) -> Tensor:
+def query_tiles(plan: Plan, env: Environment, block_m: int, block_n: int) -> Tensor:
     """Of the queries that stream past tiles of keys: (batch, heads, query tiles, key tiles), ``Tile``s."""
-    return _tiles(loops, env, "k", block_n, block_m).mT
+    return _tiles(plan.query_loops, env, "k", block_n, block_m).mT
 
 
 def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> Tensor:

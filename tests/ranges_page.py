@@ -132,8 +132,8 @@ def counts(name: str, q_len: int, k_len: int, block: int = BLOCK) -> tuple[Count
     plan, env = plan_and_call(name, q_len, k_len)
     result = []
     for tiles, below in (
-        (key_tiles(plan.key_loops, env, block, block)[0, 0], True),
-        (query_tiles(plan.query_loops, env, block, block)[0, 0], False),
+        (key_tiles(plan, env, block, block)[0, 0], True),
+        (query_tiles(plan, env, block, block)[0, 0], False),
     ):
         fewest = needed(plan, env, block, below=below)
         assert not ((tiles == Tile.EMPTY) & (fewest != Tile.EMPTY)).any(), f"{name}: a kept score is skipped"

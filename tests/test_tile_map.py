@@ -31,8 +31,8 @@ def tiles(spec: str, q_len: int, k_len: int, block: int = 2, **inputs: Tensor) -
     plan = compile_spec(Source(f"variant tested\n{spec}")).plan
     q, k, v = qkv(q_len=q_len, k_len=k_len)
     env = bind(plan.ir, q, k, v, inputs, {})
-    keys = key_tiles(plan.key_loops, env, block, block)
-    return keys[0, 0].tolist(), query_tiles(plan.query_loops, env, block, block)[0, 0].tolist()
+    keys = key_tiles(plan, env, block, block)
+    return keys[0, 0].tolist(), query_tiles(plan, env, block, block)[0, 0].tolist()
 
 
 def test_a_causal_mask_has_a_diagonal_of_masked_tiles() -> None:
@@ -67,7 +67,7 @@ def test_a_head_has_tiles_of_its_own() -> None:
     plan = compile_spec(Source(spec)).plan
     q, k, v = qkv(heads=2, q_len=1024)
     env = bind(plan.ir, q, k, v, {"window": torch.tensor([512, 1024]).int()}, {})
-    found = key_tiles(plan.key_loops, env, 256, 256)[0]
+    found = key_tiles(plan, env, 256, 256)[0]
     assert found[0].tolist() == [[P, E, E, E], [F, P, E, E], [P, F, P, E], [E, P, F, P]]
     assert found[1].tolist() == [[P, E, E, E], [F, P, E, E], [F, F, P, E], [F, F, F, P]]
 
@@ -148,11 +148,11 @@ def test_the_kernels_visit_the_tiles_of_the_map(name: str, q_len: int, k_len: in
             out = variant(q, k, v, **read)
         with spied(variant.module, "query_range", "k_first") as queries:
             out.sum().backward()
-    mapped = key_tiles(plan.key_loops, env, 32, 16)[0, 0]  # the forward's small tiles
+    mapped = key_tiles(plan, env, 32, 16)[0, 0]  # the forward's small tiles
     for first, returned in keys.items():
         row = row_of(returned, plan.key_loops.has_interior, 16, mapped.shape[1])
         assert row == mapped[first // 32].tolist()
-    mapped = query_tiles(plan.query_loops, env, 16, 32)[0, 0]  # those of dK and dV
+    mapped = query_tiles(plan, env, 16, 32)[0, 0]  # those of dK and dV
     for first, returned in queries.items():
         row = row_of(returned, plan.query_loops.has_interior, 16, mapped.shape[0])
         assert row == mapped[:, first // 32].tolist()

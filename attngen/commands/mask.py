@@ -100,8 +100,8 @@ def sample(
         title=f"{ir.name}: {q_len} queries, {k_len} keys",
         keeps=keeps,
         tile=size,
-        tiles=key_tiles(plan.key_loops, env, *size)[0, 0],
-        transposed=query_tiles(plan.query_loops, env, *size)[0, 0],
+        tiles=key_tiles(plan, env, *size)[0, 0],
+        transposed=query_tiles(plan, env, *size)[0, 0],
         assumptions=_assumptions(ir, inputs, {*given, *tensors}),
     )
 
