@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 FORWARD, BACKWARD = "templates/triton/forward.jinja", "templates/triton/backward.jinja"
 FRAGMENTS, LAUNCH = "templates/triton/fragments.jinja", "templates/triton/launch.jinja"
+_PRODUCT = "        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)\n"
 LEARNED, MACROS = "templates/triton/learned.jinja", "templates/triton/macros.jinja"
 WEIGHTS, DELTAS = "templates/triton/weights.jinja", "templates/triton/deltas.jinja"
 
@@ -65,8 +66,8 @@ MUTANTS = (
     Mutant(
         "accumulator_not_rescaled",
         FORWARD,
-        "BLOCK_N, acc.shape[1], MASKED, TMA)\n        acc = acc * rescale[:, None]\n",
-        "BLOCK_N, acc.shape[1], MASKED, TMA)\n",
+        "        acc = acc * rescale[:, None]\n{% endif %}\n" + _PRODUCT + "\n",
+        "{% endif %}\n" + _PRODUCT + "\n",
         "a larger row maximum does not shrink what was accumulated before it",
         "full",
     ),
@@ -81,26 +82,24 @@ MUTANTS = (
     Mutant(
         "accumulator_rescaled_twice",
         FORWARD,
-        "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n"
-        "        acc = acc * rescale[",
-        "values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)\n"
-        "        acc = acc * (rescale * rescale)[",
+        "        acc = acc * rescale[:, None]\n{% endif %}\n" + _PRODUCT + "{%",
+        "        acc = acc * (rescale * rescale)[:, None]\n{% endif %}\n" + _PRODUCT + "{%",
         "the last rescale is applied twice",
         "full",
     ),
     Mutant(
         "row_maximum_from_zero",
         FORWARD,
-        "tl.full([BLOCK_M], LEAST, tl.float32)",
-        "tl.zeros([BLOCK_M], tl.float32)",
+        'else "LEAST" }}, tl.float32)',
+        'else "0.0" }}, tl.float32)',
         "the running maximum starts at 0: rows of very negative scores underflow",
         "lowered",
     ),
     Mutant(
         "empty_row_unguarded",
         FORWARD,
-        "tl.full([BLOCK_M], LEAST, tl.float32)",
-        'tl.full([BLOCK_M], float("-inf"), tl.float32)',
+        'else "LEAST" }}, tl.float32)',
+        """else "float('-inf')" }}, tl.float32)""",
         "a row that has kept nothing yet computes -inf - -inf",
         "window",
     ),

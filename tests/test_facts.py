@@ -389,3 +389,12 @@ def test_scores_near_the_least_float32_are_scores() -> None:
 def test_a_param_is_no_bound_of_the_variant_alone() -> None:
     found = facts("param c: float", "score = softcap(score, c)")
     assert found.bound is not None and set(leaves(found.bound, op=Op.PARAM)) == {param("c", Type.FLOAT)}
+
+
+def test_terms_that_share_much_are_walked_once() -> None:
+    """Each line doubles the one before: 2**100 terms, 100 nodes."""
+    doubled = "\n".join(f"let x{n + 1} = x{n} + x{n} * 0.5" for n in range(100))
+    clauses = "\n".join(f"let m{n + 1} = (m{n} or k < {n}) and (m{n} or q > {n})" for n in range(30))
+    text = f"variant v\nlet x0 = score\n{doubled}\nscore = x100\nlet m0 = causal\n{clauses}\nmask = m30\n"
+    front = check_spec(Source(text))
+    assert facts_of(simplify_ir(front.ir)).shifts == ()

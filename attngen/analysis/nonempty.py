@@ -17,9 +17,10 @@ from enum import Enum
 from attngen.analysis.interval import Interval, Values, certainly, is_finite, maybe_neg_inf
 from attngen.analysis.magnitude import magnitude
 from attngen.analysis.simplify import simplify
-from attngen.ir.nodes import SCORE, AttentionIR, Expr, Op, const, leaves, substitute, word
+from attngen.ir.nodes import SCORE, AttentionIR, Expr, Op, const, leaves, postorder, substitute, word
 
 _LARGEST_PRODUCT = 2.0**64
+_MOST_NODES = 500  # of a score that is looked at key by key
 _LEAST_SCORE = -(2.0**126)  # times log2(e), which the kernels compute with, it is still a float32
 
 
@@ -60,6 +61,8 @@ def nonempty(ir: AttentionIR) -> Nonempty | MaybeEmpty:
         if certainly(Values(dtypes).of(mask)) is not True:
             continue
         is_kept = True
+        if len(postorder(score)) > _MOST_NODES:
+            break
         if _is_above(score, Values(dtypes, {SCORE: products}).of(score)):
             return Nonempty(key, sizes)
     return MaybeEmpty(by_score=is_kept)

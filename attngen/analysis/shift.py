@@ -18,8 +18,12 @@ def shifts(ir: AttentionIR) -> tuple[Expr, ...]:
     extend(rates, ir.final_score)
     found: dict[Expr, None] = {}
     stack = [ir.final_score]
+    seen: set[Expr] = set()
     while stack:
         node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
         if rates[node] <= Rate.ROW:
             found.setdefault(node)
         elif node.op in (Op.ADD, Op.SUB):

@@ -13,11 +13,14 @@ from collections.abc import Callable
 
 from attngen.analysis.interval import Values, fits_int64
 from attngen.analysis.linear import Linear, Sums, term
-from attngen.ir.nodes import SIZES, Expr, Op, postorder, size, word
+from attngen.analysis.walk import fresh
+from attngen.ir.nodes import SIZES, Expr, Op, size, word
 from attngen.ir.types import Type
 
 # Words that index a dimension of this size, and so are always inside it.
 _INSIDE = {"q": "q_len", "k": "k_len", "pos": "k_len", "h": "heads", "h_kv": "kv_heads", "b": "batch"}
+
+_MOST_CHOICES = 64  # of an index that is one of several
 
 
 class Within:
@@ -26,6 +29,7 @@ class Within:
     def __init__(self, values: Values) -> None:
         self._values = values
         self._sums = Sums()
+        self._exact: dict[Expr, bool] = {}
 
     def never_negative(self, index: Expr) -> bool:
         """Whether ``index`` is at least 0."""
@@ -61,8 +65,10 @@ class Within:
 
     def _is_exact(self, root: Expr) -> bool:
         """Whether nothing under ``root`` may pass int64 and wrap around."""
-        ints = (node for node in postorder(root) if node.type is Type.INT)
-        return all(fits_int64(self._values.of(node)) for node in ints)
+        for node in fresh(root, self._exact):
+            fits = node.type is not Type.INT or fits_int64(self._values.of(node))
+            self._exact[node] = fits and all(self._exact[a] for a in node.args)
+        return self._exact[root]
 
 
 def _follows(index: Expr, holds: Callable[[Expr], bool], *, least: bool) -> bool:
@@ -72,8 +78,8 @@ def _follows(index: Expr, holds: Callable[[Expr], bool], *, least: bool) -> bool
     """
     one, both = (Op.MAX, Op.MIN) if least else (Op.MIN, Op.MAX)
     found: dict[Expr, bool] = {}
-    for node in postorder(index):
-        args = [found[a] for a in node.args]
+    for node in _choices(index):
+        args = [found.get(a, False) for a in node.args]
         if node.op is one:
             inherited = any(args)
         elif node.op is both:
@@ -84,3 +90,22 @@ def _follows(index: Expr, holds: Callable[[Expr], bool], *, least: bool) -> bool
             inherited = node.op is Op.WHERE and all(args[1:])
         found[node] = node.type is Type.INT and (inherited or holds(node))
     return found[index]
+
+
+def _choices(index: Expr) -> list[Expr]:
+    """The INTs that ``index`` is one of, operands before users, itself last; alone where they are many."""
+    order: list[Expr] = []
+    seen: set[Expr] = set()
+    stack = [(index, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen and node.type is Type.INT:
+            seen.add(node)
+            stack.append((node, True))
+            if node.op in (Op.MIN, Op.MAX, Op.CLAMP, Op.WHERE):
+                stack += [(arg, False) for arg in node.args]
+        if len(seen) > _MOST_CHOICES:
+            return [index]
+    return order

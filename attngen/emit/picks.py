@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from attngen.emit.scope import Scope, float_arguments
+from attngen.emit.statements import Block
 from attngen.emit.view import Function, Look, Maths, Picker, Picks
 from attngen.ir.nodes import mentions
 
@@ -33,14 +36,27 @@ def make_picks(scope: Scope, maths: Maths) -> Picks:
 def _look(scope: Scope, maths: Maths) -> Look:
     """The kernel that evaluates the mask once for all programs."""
     parts, given = scope.plan.mask_parts, scope.program_values
-    program = scope.program_block()
     rows, columns = scope.kernel.assignments(parts.row, given), scope.kernel.assignments(parts.column, given)
     keeps = [u for f in maths.functions if f.call in maths.keep_keys for u in f.uses]
-    read = {*program.uses, *rows.uses, *columns.uses, *keeps}
+    program = _read_lines(scope.program_block(), {*rows.uses, *columns.uses, *keeps})
+    read = {*rows.uses, *columns.uses, *keeps, *re.findall(r"\w+", " ".join(program))}
     mask = scope.ir.mask
     return Look(
-        lines=(*program.lines, *rows.lines, *columns.lines),
+        lines=(*program, *rows.lines, *columns.lines),
         floats=tuple(f for f in float_arguments(scope) if f in read),
         by_batch=mentions(mask, "b"),
         by_head=mentions(mask, "h", "h_kv"),
+        by_key_head=mentions(mask, "h_kv"),
     )
+
+
+
+def _read_lines(block: Block, read: set[str]) -> tuple[str, ...]:
+    """The assignments of a block whose names are read, by others of them or from outside."""
+    kept = []
+    for line in reversed(block.lines):
+        name, _, text = line.partition(" = ")
+        if name in read:
+            kept.append(line)
+            read = {*read, *re.findall(r"\w+", text)}
+    return tuple(reversed(kept))

@@ -180,6 +180,7 @@ class Look:
     floats: tuple[str, ...]
     by_batch: bool
     by_head: bool
+    by_key_head: bool
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ from attngen.ir.types import Type
 _OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
 _ALONE = {word("q"): word("q_first"), word("pos"): make(Op.ADD, word("q_first"), _OFFSET)}
 
-_MOST_NODES = 200  # of a mask whose clauses are weighed against each other
+_MOST_NODES = (
+    200  # of a mask that is computed place by place, and whose clauses are weighed against each other
+)
 _MOST_PARTS = 8  # of a chain of clauses that are
 _MOST_PLACES = 300  # looked at before a proof is tried
 
@@ -43,7 +45,7 @@ def blind_rows(ir: AttentionIR) -> Iterator[Lint]:
 
     A docstring that says that some see nothing means it.
     """
-    if _BLIND.search(ir.doc) or _never_holds(ir.mask, ir):
+    if _BLIND.search(ir.doc) or _is_long(ir.mask) or _never_holds(ir.mask, ir):
         return
     mask = Partial(simplify(ir.mask), ir)
     for row in rows(ir.mask):
@@ -61,7 +63,7 @@ def future_keys(ir: AttentionIR) -> Iterator[Lint]:
     A docstring that speaks of what lies beyond causality (a prefix, global tokens, both directions) means it.
     """
     mask = simplify(ir.mask)
-    claim, is_partly = _claim(ir, mask)
+    claim, is_partly = (None, False) if _is_long(mask) else _claim(ir, mask)
     if claim is None or not any(_reaches_beyond(bound.hi, ir) for bound in _rows(mask, ir)):
         return
     partial, after = Partial(mask, ir), word("pos")
@@ -86,6 +88,10 @@ def _leak(place: Place, sees: str, claim: str, ir: AttentionIR) -> Lint:
         "if that is meant, let the docstring say what is seen besides"
     )
     return Lint("future-keys", message, ir.spans.get("mask"))
+
+
+def _is_long(mask: Expr) -> bool:
+    return len(postorder(mask)) > _MOST_NODES
 
 
 def _of_head(place: Place) -> str:
@@ -121,16 +127,18 @@ def _claim(ir: AttentionIR, mask: Expr) -> tuple[str | None, bool]:
 
 def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
     """mask = causal and dist > -5: a clause that the rest implies, or that never holds."""
-    if ir.mask.op is Op.CONST or len(postorder(ir.mask)) > _MOST_NODES or _never_holds(ir.mask, ir):
+    if ir.mask.op is Op.CONST or _is_long(ir.mask) or _never_holds(ir.mask, ir):
         return
     span = ir.spans.get("mask")
     if _never_holds(make(Op.NOT, ir.mask), ir):
         yield Lint("redundant-mask", "the mask keeps every key of every query: it can go", span)
         return
     stack = [ir.mask]
+    seen: set[Expr] = set()
     while stack:
         whole = stack.pop()
-        parts = _parts(whole)
+        parts = _parts(whole) if whole not in seen else []
+        seen.add(whole)
         stack += parts
         for part in parts:
             rest = reduce(lambda a, b: make(whole.op, a, b), [p for p in parts if p is not part])
@@ -152,13 +160,15 @@ def _parts(whole: Expr) -> list[Expr]:
     if whole.op not in (Op.AND, Op.OR):
         return []
     found: dict[Expr, None] = {}
+    seen: set[Expr] = set()
     stack = [whole]
     while stack:
         node = stack.pop()
-        if node.op is whole.op:
-            stack += reversed(node.args)
-        else:
+        if node.op is not whole.op:
             found.setdefault(node)
+        elif node not in seen:
+            seen.add(node)
+            stack += reversed(node.args)
     return list(found) if 1 < len(found) <= _MOST_PARTS else []
 
 
