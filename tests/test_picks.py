@@ -51,6 +51,9 @@ PICKED = {
 }
 
 
+# The coordinates of pixels in Morton order: every other bit of the index.
+MORTON = [" + ".join(f"{{0}} // {2**bit * 4**n} % 2 * {2**n}" for n in range(6)) for bit in (0, 1)]
+
 QUICK = ("a table under causal", "neighbours in 3-D")
 
 
@@ -99,6 +102,8 @@ def test_values_of_a_tile_that_is_not_picked_are_never_met() -> None:
         ("q // 49 == k // 49 and part[pos] == part[k]", None),
         ("abs(q // 1024 - k // 1024) <= 1 and abs(q // 32 % 32 - k // 32 % 32) <= 2", "corners"),
         ("(q // 128 + k // 128) % 2 == 0", "corners"),
+        (" and ".join(f"abs({m.format('q')} - ({m.format('k')})) <= 2" for m in MORTON), "corners"),
+        ("q // 64 * (q // 64) % 7 == k // 64 * (k // 64) % 7", "look"),
         ("keep[q, k]", "look"),
         ("causal and part[pos] == part[k]", "look"),
     ],

@@ -1,17 +1,18 @@
 """Where the ranges hold tiles that keep nothing: whether a program should look before it visits tiles.
 
     abs(q // 32 % 32 - k // 32 % 32) <= 2 and ...     by corners: pairs of tiles that keep nothing, proven
-    causal and keep[q, k]                             by scores: a table may leave any tile empty
+    causal and keep[q, k]                             after a look: a table may leave any tile empty
+    (q // 64)**2 % 7 == (k // 64)**2 % 7              after a look: most tiles, tried here, keep nothing
     dist % 4 == 0                                     no: no tile is empty
 
-A program that picks judges the tiles ahead, from their corners or by evaluating the mask, and then streams
-those that may keep something. A branch inside the loop would keep its loads from running ahead; a list of
-tiles does not.
+A program that picks lists the tiles ahead, from their corners or from a kernel's look at the mask, and then
+streams those that may keep something. A branch inside the loop would keep its loads from running ahead; a
+list of tiles does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from attngen.analysis.block_range import Range, open_conditions
@@ -25,13 +26,15 @@ _LENGTH = 8192  # a usual shape: as many queries as keys
 _ROWS = (832, 2432, 4032, 5632, 7232)  # where the tiles of queries begin that stand for all
 _LEAST_TILES = 6  # that a tile of queries visits, for a look to be worth it
 _LEAST_EMPTY = 0.2  # of the tiles
+_MOST_MISSED = 0.5  # of the tiles, where a few scores of each are looked at
+_LOOKED_AT, _POINTS = 16, 64  # tiles, and scores of each
 
 Places = Mapping[str, int]  # of words
 
 
 @dataclass(frozen=True)
 class Picks:
-    """How tiles are picked: by ``may_keep`` of the corners, or where that is None by the mask itself."""
+    """How tiles are picked: by ``may_keep`` of the corners; None: after a look at the mask."""
 
     may_keep: Expr | None
 
@@ -46,8 +49,11 @@ def picks(mask: Expr, inputs: tuple[Input, ...], ranges: tuple[Range, ...]) -> P
     empty = sum(known_values(order, places)[condition] is False for places in pairs)
     if empty >= _LEAST_EMPTY * len(pairs):
         return Picks(condition)
-    reads = leaves(*open_conditions(mask, inputs), op=Op.LOAD)
-    return Picks(None) if any(rate_of(node) > Rate.PROGRAM for node in reads) else None  # data decide
+    conditions = open_conditions(mask, inputs)
+    reads = leaves(*conditions, op=Op.LOAD)
+    if any(rate_of(node) > Rate.PROGRAM for node in reads):
+        return Picks(None)  # the call's data decide
+    return Picks(None) if conditions and _share_missed(mask, pairs) >= _MOST_MISSED else None
 
 
 def _usual_pairs(ranges: tuple[Range, ...]) -> Iterator[Places]:
@@ -56,6 +62,20 @@ def _usual_pairs(ranges: tuple[Range, ...]) -> Iterator[Places]:
         rows = {"q_first": first, "q_last": first + _TILE - 1, "q_len": _LENGTH, "k_len": _LENGTH}
         for n in sorted({n for r in ranges for n in _tiles(r, rows)}):
             yield rows | {"k_first": n, "k_last": n + _TILE - 1}
+
+
+def _share_missed(mask: Expr, pairs: Sequence[Places]) -> float:
+    """The share of some tiles in which none of the same few scores is kept, or may be as the call is."""
+    order = postorder(mask)
+    chosen = pairs[:: max(1, len(pairs) // _LOOKED_AT)]
+    return sum(not any(_keeps(order, places, n) for n in range(_POINTS)) for places in chosen) / len(chosen)
+
+
+def _keeps(order: Sequence[Expr], places: Places, number: int) -> bool:
+    q = places["q_first"] + number * 37 % _TILE
+    k = places["k_first"] + (number * 11 + number // _TILE) % _TILE
+    point = {"q": q, "pos": q, "k": k, "q_len": _LENGTH, "k_len": _LENGTH}
+    return known_values(order, point)[order[-1]] is not False
 
 
 def _tiles(one: Range, rows: Places) -> range:
