@@ -58,7 +58,8 @@ def make_tiles(
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
     floats = _float_arguments(scope)
     functions = (*maths.functions, *weights.weight_functions, *learned.derivative_functions, *ranges.ranges)
-    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative} - {"logit"}
+    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
+    uses -= {"logit", "FAST_RECIPROCAL"}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
         row_score=row_score.lines,
