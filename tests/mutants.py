@@ -560,8 +560,8 @@ MUTANTS = (
     Mutant(
         "sigmoid_of_the_negated_score",
         "attngen/emit/weights.py",
-        'result = "1.0 / (1.0 + tl.exp2(-logit))"',
-        'result = "1.0 / (1.0 + tl.exp2(logit))"',
+        'result = "reciprocal(1.0 + tl.exp2(-logit), FAST_RECIPROCAL)"',
+        'result = "reciprocal(1.0 + tl.exp2(logit), FAST_RECIPROCAL)"',
         "the sigmoid falls where it should rise",
         "sigmoid",
     ),

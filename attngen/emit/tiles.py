@@ -74,7 +74,8 @@ def make_tiles(
         *ranges.ranges,
         *picks.functions_of_corners,
     )
-    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative} - {"logit"}
+    uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
+    uses -= {"logit", "FAST_RECIPROCAL"}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
         row_score=row_score.lines,

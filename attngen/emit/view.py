@@ -26,7 +26,7 @@ class Function:
     @property
     def parameters(self) -> tuple[str, ...]:
         """The parameters as the function declares them."""
-        return tuple(f"{u}: tl.constexpr" if u == "FAST_TANH" else u for u in self.uses)
+        return tuple(f"{u}: tl.constexpr" if u in ("FAST_TANH", "FAST_RECIPROCAL") else u for u in self.uses)
 
     @property
     def call(self) -> str:
@@ -128,6 +128,11 @@ class WeightsView:
     weight_slope: str
     d_final: str
     d_score: str
+
+    @property
+    def uses_reciprocal(self) -> bool:
+        """Whether the weights are sigmoids."""
+        return "FAST_RECIPROCAL" in self.normalized
 
     @property
     def forward_is_online(self) -> bool:

@@ -1,6 +1,6 @@
 """How the kernels turn logits into weights and back: each step under the clause that asks for it.
 
-normalize = sigmoid(-log(k_len))   ->   def normalized(logit): return 1.0 / (1.0 + tl.exp2(-logit))
+normalize = sigmoid(-log(k_len))   ->   def normalized(logit, ...): return reciprocal(1.0 + tl.exp2(-logit))
 weight = weight * gate[h]          ->   def reweighted(weights, gate_h): return weights * gate_h
 """
 
@@ -40,7 +40,7 @@ def make_weights(scope: Scope, maths: Maths) -> WeightsView:
         has_lse=plan.is_softmax,
         two_passes=plan.forward is Forward.TWO_PASSES,
         degree=plan.degree or 1,
-        normalized=f"{normalized.name}(logit{maths.times_factor})" if normalized else "",
+        normalized=_normalized_call(normalized, maths),
         reweighted=_guarded(reweighted, plan.zero_where_masked),
         weight_slope=slope.call if slope else "",
         d_final=d_final,
@@ -67,10 +67,18 @@ def _normalized(scope: Scope) -> Function | None:
         return None
     lines = comment(print_clauses(ir)["normalize"].splitlines(), indent=4)
     doc, result = "The relu of each score.", "tl.where(logit <= 0.0, 0.0, logit)"
+    uses: tuple[str, ...] = ("logit",)
     if ir.normalize is Normalize.SIGMOID:
         doc = "The sigmoid of each score, which comes with the bias, and in base 2."
-        result = "1.0 / (1.0 + tl.exp2(-logit))"
-    return Function(scope.names.function("normalized"), doc, lines, result, ("logit",))
+        result = "reciprocal(1.0 + tl.exp2(-logit), FAST_RECIPROCAL)"
+        uses = ("logit", "FAST_RECIPROCAL")
+    return Function(scope.names.function("normalized"), doc, lines, result, uses)
+
+
+def _normalized_call(normalized: Function | None, maths: Maths) -> str:
+    if normalized is None:
+        return ""
+    return f"{normalized.name}({', '.join([f'logit{maths.times_factor}', *normalized.uses[1:]])})"
 
 
 def _guarded(reweighted: Function | None, zero_where_masked: bool) -> str:
