@@ -88,9 +88,11 @@ def reach_of(over_dist: Expr, dtypes: Mapping[str, str]) -> Reach:
     return Reach(-low, high)
 
 
-def at_distance(over_dist: Expr, distance: int) -> Expr:
-    """The expression where ``DIST`` is this number."""
-    return _at(over_dist, const(distance))
+def value_at(over_dist: Expr, distance: int) -> Expr:
+    """An INT expression over ``DIST`` at the end of its reach or beyond: a constant if it depends on it."""
+    value = _at(over_dist, const(distance))
+    known = intervals(value, dtypes={})[value]
+    return const(int(known.lo)) if value is not over_dist and known.lo == known.hi else value
 
 
 def _at(root: Expr, distance: Expr) -> Expr:

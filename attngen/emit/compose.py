@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
+from attngen.emit.far import make_far
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.ranges import make_ranges
@@ -21,11 +22,12 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     scope = make_scope(plan, template_texts)
     maths = make_maths(scope)
     ranges = make_ranges(scope)
+    far, far_uses = make_far(scope)
     learned, learned_uses = make_learned(scope)
     sink, sink_uses = make_sink(scope)
     if learned.sink_reads:
         learned_uses |= sink_uses
-    tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
-    launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, sink, learned, tiles, ranges, maths)
+    tiles, uses = make_tiles(scope, maths, ranges, learned, far, far_uses, sink_uses, learned_uses)
+    launch = make_launch(scope, uses | far_uses | learned_uses | sink_uses, checked_divisors(plan.ir))
+    parts = (make_call(scope), launch, sink, learned, far, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -36,7 +36,7 @@ class _Numbered:
 
     @property
     def in_places(self) -> bool:
-        return self.learned.route is Route.PLACES
+        return self.learned.route in (Route.PLACES, Route.DENSE, Route.BANDS)
 
     @property
     def needs_derivative(self) -> bool:
@@ -47,7 +47,7 @@ class _Numbered:
 def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
     """The view, and the names that its lines read from the kernels' arguments."""
     learned, reads = scope.plan.learned, _numbered(scope)
-    places = [x for x in learned if x.route is Route.PLACES]
+    places = [x for x in learned if x.route is not Route.SUMS]
     units = {x.input.name: (scope.names.fresh(f"unit_{x.input.name}"), n) for n, x in enumerate(places)}
     derivatives = _derivatives(scope, reads)
     places_of = {r.number: _place(scope, r) for r in reads if r.in_places}
@@ -142,7 +142,7 @@ def _input(
 ) -> LearnedInput:
     item = learned.input
     numbers = [r.number for r in reads if r.learned is learned]
-    in_places = learned.route is Route.PLACES
+    in_places = learned.route is not Route.SUMS
     return LearnedInput(
         name=scope.names.own(item.name),
         gradient=scope.names.gradient(item.name),

@@ -22,6 +22,7 @@ _QUOTED = re.compile(r'"([^"]*)"')
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
 FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
+FUNCTIONS += ("far_logits", "far_logits_and_derivative", "far_derivatives")
 FUNCTIONS += ("key_range", "query_range", "run_attention")
 
 #: Functions of the templates that an expression may call.
@@ -79,6 +80,10 @@ class Names:
         """What the module calls an input, param or run-time size of the spec."""
         return self._own[name]
 
+    def adopt(self, name: str, wish: str) -> None:
+        """Give a name of the plan's own one in the module: ``wish``, or the nearest to it."""
+        self._own[name] = self.fresh(wish)
+
     def gradient(self, name: str) -> str:
         """What the module calls the gradient of a learned input."""
         return self._gradients[name]
@@ -97,6 +102,10 @@ class Names:
         self._tried[wish] = number
         self._taken.update(name + suffix for suffix in suffixes)
         return name
+
+    def wish(self, node: Expr, wish: str) -> None:
+        """Name a value before ``part`` does: ``wish``, or the nearest to it."""
+        self._parts[node] = self.fresh(wish)
 
     def part(self, node: Expr) -> str:
         """The name of a value that gets a line of its own; the same wherever it stands."""

@@ -82,8 +82,15 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
     roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
+    roots += () if plan.far is None else far_roots(plan)
     numbers = arithmetic(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
+    for read in plan.far.reads if plan.far is not None else ():
+        name = names.own(str(read.load.value))
+        names.adopt(str(read.stand_in.value), f"{name}_far")
+        for side, value in (("behind", read.behind), ("ahead", read.ahead)):
+            if value is not None:
+                names.wish(value, f"{name}_{side}")
     triton = TritonExpr(plan.ir, numbers, names)
     kernel, host = Writer(triton, names), Writer(HostExpr(numbers.intervals, names), names)
     return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
@@ -94,10 +101,23 @@ def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
+    for read in plan.far.reads if plan.far is not None else ():
+        wanted.update(dict.fromkeys(value for value in (read.behind, read.ahead) if value is not None))
     # Loads leave the range functions, but for those that only they make.
     loads = (n for n in leaves(*bounds, op=Op.LOAD) if not mentions(n, *CORNERS))
     wanted.update(dict.fromkeys(loads))
     return tuple(node for node in postorder(*wanted) if node in wanted)
+
+
+def far_roots(plan: Plan) -> tuple[Expr, ...]:
+    """Every expression that stands in far tiles alone."""
+    far = plan.far
+    if far is None:
+        return ()
+    derivatives = (read.by_score for x in plan.learned for read in x.reads if read.by_score is not None)
+    moved = (far.of(e) for e in (plan.logits.tile, plan.logits.derivative, *derivatives))
+    ends_of = (value for read in far.reads for value in (read.behind, read.ahead) if value is not None)
+    return *moved, *ends_of
 
 
 def ends(loop_range: Range) -> tuple[Expr, ...]:

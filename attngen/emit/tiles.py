@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
-from attngen.emit.view import Context, Function, LearnedView, Maths, Ranges, Tiles
+from attngen.emit.view import Context, FarView, Function, LearnedView, Maths, Ranges, Tiles
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 
@@ -25,6 +25,8 @@ def make_tiles(
     maths: Maths,
     ranges: Ranges,
     learned: LearnedView,
+    far: FarView,
+    far_uses: frozenset[str],
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
 ) -> tuple[Tiles, frozenset[str]]:
@@ -54,7 +56,7 @@ def make_tiles(
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
     floats = _float_arguments(scope)
-    functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges)
+    functions = (*maths.functions, *learned.derivative_functions, *far.far_functions, *ranges.ranges)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
@@ -63,19 +65,19 @@ def make_tiles(
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout),
+            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout, *sorted(far_uses)),
             (_LOCAL, columns),
             (*around, *sink_uses),
             floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *sorted(far_uses)),
             (_LOCAL_TRANSPOSED, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses),
             floats,
         ),
         dq=_context(
-            (*_uses(columns), *q_corner, *backward, *learned.loop_uses),
+            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *sorted(far_uses)),
             (_LOCAL, columns),
             (*around, *learned_uses),
             floats,

@@ -143,6 +143,21 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class FarView:
+    """Lines for tiles far from the diagonal. ``near_keys`` and ``near_queries`` are the ends of what is near."""
+
+    has_far: bool
+    far_functions: tuple[Function, ...]
+    far_logits: str
+    far_gradient: str
+    far_derivatives: str
+    far_key_lines: tuple[str, ...]
+    far_query_lines: tuple[str, ...]
+    near_keys: tuple[str, str]
+    near_queries: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class ReadView:
     """One read of a learned input: the texts of what each score and each row give to its gradient.
 
@@ -305,7 +320,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
+class View(Call, Launch, Sink, LearnedView, FarView, Tiles, Ranges, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

@@ -12,6 +12,7 @@ from attngen.analysis.simplify import simple
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
+from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
@@ -55,6 +56,7 @@ class Plan:
     scale_on_host: bool
     tiles: Table
     learned: tuple[Learned, ...] = ()
+    far: Far | None = None
 
     @cached_property
     def derivative_is_uniform(self) -> bool:
@@ -78,17 +80,20 @@ class Plan:
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
     logits = base2(ir)
+    key_loops, query_loops = Loops(key_ranges(ir.mask, ir.inputs)), Loops(query_ranges(ir.mask, ir.inputs))
+    dtypes = {i.name: i.dtype for i in ir.inputs}
     return Plan(
         ir=ir,
         options=options,
         logits=logits,
         score_parts=hoist(logits.tile, logits.derivative),
         mask_parts=hoist(ir.mask),
-        key_loops=Loops(key_ranges(ir.mask, ir.inputs)),
-        query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
+        key_loops=key_loops,
+        query_loops=query_loops,
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         learned=learned_inputs(ir),
+        far=far_tiles((logits.tile, logits.derivative), (key_loops, query_loops), dtypes),
     )
 
 

@@ -1,0 +1,101 @@
+"""The loops' lines for tiles far from the diagonal, where what is read by distance is one number.
+
+    near = [q_first + offset - 128, q_last + offset + 129)     keys, for a tile of queries
+    table_far = tl.where(n < near[0], table_behind, table_ahead)
+    logit = far_logits(dot, scale_log2, table_far)
+"""
+
+from __future__ import annotations
+
+from attngen.emit.maths import function_of
+from attngen.emit.scope import Scope
+from attngen.emit.view import FarView, Function
+from attngen.ir.nodes import Expr
+from attngen.plan.far import Far
+from attngen.plan.hoist import Hoisted
+
+
+_NOWHERE = FarView(
+    has_far=False,
+    far_functions=(),
+    far_logits="",
+    far_gradient="",
+    far_derivatives="",
+    far_key_lines=(),
+    far_query_lines=(),
+    near_keys=("", ""),
+    near_queries=("", ""),
+)
+
+
+def make_far(scope: Scope) -> tuple[FarView, frozenset[str]]:
+    """The view, and the names that a far tile's lines read in a loop."""
+    plan, far = scope.plan, scope.plan.far
+    if far is None:
+        return _NOWHERE, frozenset()
+    logits = _function(scope, far, "far_logits", "Scores of a far tile.", (plan.logits.tile,))
+    both = None
+    if not plan.derivative_is_uniform:
+        doc = "The same, and the derivative of the score by scale * dot."
+        roots = (plan.logits.tile, plan.logits.derivative)
+        both = _function(scope, far, "far_logits_and_derivative", doc, roots)
+    wanted = [r.by_score for x in plan.learned for r in x.reads if r.by_score is not None and r.by_score.args]
+    derivatives = None
+    if wanted:
+        doc = "The derivative of the score by each of these elements, in a far tile."
+        derivatives = _function(scope, far, "far_derivatives", doc, tuple(wanted))
+    sides = [_names(scope, far, n) for n in range(len(far.reads))]
+    functions = tuple(f for f in (logits, both, derivatives) if f is not None)
+    stand_ins = {name for name, _, _ in sides}
+    uses = {u for f in functions for u in f.uses} - stand_ins
+    view = FarView(
+        has_far=True,
+        far_functions=functions,
+        far_logits=logits.call,
+        far_gradient=(both or logits).call,
+        far_derivatives=derivatives.call if derivatives else "",
+        far_key_lines=tuple(_choice(name, "n", behind, ahead) for name, behind, ahead in sides),
+        far_query_lines=tuple(_choice(name, "first", ahead, behind) for name, behind, ahead in sides),
+        near_keys=_near_keys(far),
+        near_queries=_near_queries(far),
+    )
+    ends = {name for _, *both_ends in sides for name in both_ends if name}
+    return view, frozenset(uses | ends | {"near_lo"})
+
+
+def _function(scope: Scope, far: Far, name: str, doc: str, roots: tuple[Expr, ...]) -> Function:
+    parts: Hoisted = scope.plan.score_parts
+    return function_of(scope, name, doc, "", tuple(far.of(root) for root in roots), parts)
+
+
+def _names(scope: Scope, far: Far, number: int) -> tuple[str, str, str]:
+    read = far.reads[number]
+    behind, ahead = ("" if e is None else scope.names.part(e) for e in (read.behind, read.ahead))
+    return scope.names.own(str(read.stand_in.value)), behind, ahead
+
+
+def _choice(name: str, place: str, below: str, above: str) -> str:
+    """What a far tile reads: one value before the near tiles, another after them."""
+    if below and above:
+        return f"{name} = tl.where({place} < near_lo, {below}, {above})"
+    return f"{name} = {below or above}"
+
+
+def _near_keys(far: Far) -> tuple[str, str]:
+    """Keys that are near some query of q_first..q_first + BLOCK_M - 1, and the nearest beside them."""
+    low, high = far.reach.low, far.reach.high
+    begin = f"q_first + (k_len - q_len) - {high}" if far.reach.ends_behind else "0"
+    end = f"q_first + BLOCK_M + (k_len - q_len) + {-low}" if far.reach.ends_ahead else "k_len"
+    return _signed(begin), _signed(end)
+
+
+def _near_queries(far: Far) -> tuple[str, str]:
+    """Queries that are near some key of k_first..k_first + BLOCK_N - 1, and the nearest beside them."""
+    low, high = far.reach.low, far.reach.high
+    begin = f"k_first - (k_len - q_len) - {-low}" if far.reach.ends_ahead else "0"
+    end = f"k_first + BLOCK_N - (k_len - q_len) + {high}" if far.reach.ends_behind else "q_len"
+    return _signed(begin), _signed(end)
+
+
+def _signed(text: str) -> str:
+    return text.replace("- -", "+ ").replace("+ -", "- ")
