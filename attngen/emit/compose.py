@@ -28,6 +28,6 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     if learned.sink_reads:
         learned_uses |= sink_uses
     tiles, uses = make_tiles(scope, maths, ranges, learned, far, far_uses, sink_uses, learned_uses)
-    launch = make_launch(scope, uses | far_uses | learned_uses | sink_uses, checked_divisors(plan.ir))
+    launch = make_launch(scope, uses | far_uses.all | learned_uses | sink_uses, checked_divisors(plan.ir))
     parts = (make_call(scope), launch, sink, learned, far, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from attngen.emit.maths import function_of
 from attngen.emit.scope import Scope
 from attngen.emit.view import FarView, Function
@@ -28,11 +30,24 @@ _NOWHERE = FarView(
 )
 
 
-def make_far(scope: Scope) -> tuple[FarView, frozenset[str]]:
-    """The view, and the names that a far tile's lines read in a loop."""
+@dataclass(frozen=True)
+class FarUses:
+    """The names that a far tile's lines read in each kernel's loop."""
+
+    forward: frozenset[str] = frozenset()
+    dkdv: frozenset[str] = frozenset()
+    dq: frozenset[str] = frozenset()
+
+    @property
+    def all(self) -> frozenset[str]:
+        return self.forward | self.dkdv | self.dq
+
+
+def make_far(scope: Scope) -> tuple[FarView, FarUses]:
+    """The view, and the names that its lines read."""
     plan, far = scope.plan, scope.plan.far
     if far is None:
-        return _NOWHERE, frozenset()
+        return _NOWHERE, FarUses()
     logits = _function(scope, far, "far_logits", "Scores of a far tile.", (plan.logits.tile,))
     both = None
     if not plan.derivative_is_uniform:
@@ -46,8 +61,12 @@ def make_far(scope: Scope) -> tuple[FarView, frozenset[str]]:
         derivatives = _function(scope, far, "far_derivatives", doc, tuple(wanted))
     sides = [_names(scope, far, n) for n in range(len(far.reads))]
     functions = tuple(f for f in (logits, both, derivatives) if f is not None)
-    stand_ins = {name for name, _, _ in sides}
-    uses = {u for f in functions for u in f.uses} - stand_ins
+    own = {name for name, _, _ in sides}
+    ends = {name for _, *both_ends in sides for name in both_ends if name} | {"near_lo"}
+
+    def used_by(*called: Function | None) -> frozenset[str]:
+        return frozenset(({u for f in called if f is not None for u in f.uses} - own) | ends)
+
     view = FarView(
         has_far=True,
         far_functions=functions,
@@ -59,8 +78,8 @@ def make_far(scope: Scope) -> tuple[FarView, frozenset[str]]:
         near_keys=_near_keys(far),
         near_queries=_near_queries(far),
     )
-    ends = {name for _, *both_ends in sides for name in both_ends if name}
-    return view, frozenset(uses | ends | {"near_lo"})
+    gradient = both or logits
+    return view, FarUses(used_by(logits), used_by(gradient), used_by(gradient, derivatives))
 
 
 def _function(scope: Scope, far: Far, name: str, doc: str, roots: tuple[Expr, ...]) -> Function:

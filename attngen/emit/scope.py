@@ -13,6 +13,7 @@ from attngen.emit.triton_expr import TritonExpr
 from attngen.ir.nodes import CORNERS, SIZES, AttentionIR, Expr, Op, leaves, mentions, postorder
 from attngen.plan.arithmetic import arithmetic
 from attngen.plan.base2 import SCALE
+from attngen.plan.far import Far
 from attngen.plan.plan import Plan
 
 _FIRST = ("dot", "q", "pos", "k", "b", "h", "h_kv", *CORNERS, "q_len", "k_len", *SIZES)
@@ -64,9 +65,13 @@ class Scope:
 
         return tuple(sorted(dict.fromkeys(names), key=rank))
 
-    def program_block(self) -> Block:
-        """The lines of ``program_values``, after the scale where the kernels compute it."""
-        block = self.kernel.assignments(self.program_values)
+    def program_block(self, *, with_far: bool = True) -> Block:
+        """The lines of ``program_values``, after the scale where the kernels compute it.
+
+        Without ``with_far``, none of what far tiles alone read.
+        """
+        far = () if with_far or self.plan.far is None else far_values(self.plan.far)
+        block = self.kernel.assignments([value for value in self.program_values if value not in far])
         if not self.scale_by_head:
             return block
         scale = self.kernel.results([self.ir.scale])
@@ -101,8 +106,7 @@ def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
-    for read in plan.far.reads if plan.far is not None else ():
-        wanted.update(dict.fromkeys(value for value in (read.behind, read.ahead) if value is not None))
+    wanted.update(dict.fromkeys(() if plan.far is None else far_values(plan.far)))
     # Loads leave the range functions, but for those that only they make.
     loads = (n for n in leaves(*bounds, op=Op.LOAD) if not mentions(n, *CORNERS))
     wanted.update(dict.fromkeys(loads))
@@ -116,8 +120,12 @@ def far_roots(plan: Plan) -> tuple[Expr, ...]:
         return ()
     derivatives = (read.by_score for x in plan.learned for read in x.reads if read.by_score is not None)
     moved = (far.of(e) for e in (plan.logits.tile, plan.logits.derivative, *derivatives))
-    ends_of = (value for read in far.reads for value in (read.behind, read.ahead) if value is not None)
-    return *moved, *ends_of
+    return *moved, *far_values(far)
+
+
+def far_values(far: Far) -> tuple[Expr, ...]:
+    """What is loaded once a program for all far tiles on one side."""
+    return tuple(value for read in far.reads for value in (read.behind, read.ahead) if value is not None)
 
 
 def ends(loop_range: Range) -> tuple[Expr, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from attngen.emit.far import FarUses
 from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
@@ -26,7 +27,7 @@ def make_tiles(
     ranges: Ranges,
     learned: LearnedView,
     far: FarView,
-    far_uses: frozenset[str],
+    far_uses: FarUses,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
 ) -> tuple[Tiles, frozenset[str]]:
@@ -60,24 +61,28 @@ def make_tiles(
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
+        program_near=(
+            *(["seed = tl.load(Seed)"] if dropout else []),
+            *scope.program_block(with_far=False).lines,
+        ),
         row_score=row_score.lines,
         row_mask=row_mask.lines,
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout, *sorted(far_uses)),
+            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout, *sorted(far_uses.forward)),
             (_LOCAL, columns),
             (*around, *sink_uses),
             floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *sorted(far_uses)),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *sorted(far_uses.dkdv)),
             (_LOCAL_TRANSPOSED, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses),
             floats,
         ),
         dq=_context(
-            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *sorted(far_uses)),
+            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *sorted(far_uses.dq)),
             (_LOCAL, columns),
             (*around, *learned_uses),
             floats,
