@@ -80,7 +80,7 @@ def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
         learned=inputs,
         reads=views,
         derivatives=derivatives,
-        derivatives_target=", ".join(r.by for r in reads if r.needs_derivative),
+        derivative_names=tuple((r.number, r.by) for r in reads if r.needs_derivative),
         units=tuple(units.values()),
         place_arguments=tuple(a for x in places for a in _arguments(scope, x)),
         row_sums=tuple(name for r in reads for name in r.sums),
@@ -167,10 +167,25 @@ def _view(
         pointer=f"{scope.names.gradient(name)}_ptr",
         arguments=tuple(_arguments(scope, r.learned)),
         spread=bands[name][0] if name in bands else "",
-        reads_q=place is not None and "q" in place.uses,
+        spread_lines=_spread_lines(place.uses) if r.is_band and place else (),
         far_sums=far_sums,
         near_sums=near_sums,
     )
+
+
+def _spread_lines(uses: Iterable[str]) -> tuple[str, ...]:
+    """The words of a place that is found from a distance alone: that of a key at 0."""
+    used = set(uses)
+    head = "tl.program_id(1) % heads"
+    lines = {
+        "b": "b = tl.program_id(1) // heads",
+        "h": f"h = {head}",
+        "h_kv": f"h_kv = {'h' if 'h' in used else head} // (heads // kv_heads)",
+        "pos": "pos = distance  # of a key at 0",
+        "q": "q = distance - (k_len - q_len)  # of a key at 0",
+        "k": "k = distance * 0",
+    }
+    return tuple(line for word, line in lines.items() if word in used)
 
 
 def _beyond(scope: Scope, r: _Numbered) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -188,7 +188,7 @@ class ReadView:
     pointer: str
     arguments: tuple[str, ...]
     spread: str
-    reads_q: bool
+    spread_lines: tuple[str, ...]
     far_sums: tuple[str, ...]
     near_sums: tuple[str, ...]
 
@@ -237,7 +237,7 @@ class LearnedView:
     learned: tuple[LearnedInput, ...]
     reads: tuple[ReadView, ...]
     derivatives: Function | None
-    derivatives_target: str
+    derivative_names: tuple[tuple[int, str], ...]
     units: tuple[tuple[str, int], ...]
     place_arguments: tuple[str, ...]
     row_sums: tuple[str, ...]
@@ -246,6 +246,24 @@ class LearnedView:
     @property
     def derivative_functions(self) -> tuple[Function, ...]:
         return () if self.derivatives is None else (self.derivatives,)
+
+    @property
+    def gathered_target(self) -> str:
+        """What dQ's loop assigns the derivatives to, "" if it needs none."""
+        return self._target(self.gathered_reads)
+
+    @property
+    def band_target(self) -> str:
+        return self._target(self.band_reads)
+
+    @property
+    def dense_target(self) -> str:
+        return self._target(self.dense_reads)
+
+    def _target(self, reads: tuple[ReadView, ...]) -> str:
+        wanted = {r.number for r in reads}
+        names = [name if number in wanted else "_" for number, name in self.derivative_names]
+        return ", ".join(names) if set(names) - {"_"} else ""
 
     @property
     def gathered_reads(self) -> tuple[ReadView, ...]:
