@@ -10,10 +10,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import astuple, dataclass
 
+from attngen.analysis.rates import Rate, rate_of
 from attngen.emit.host_expr import SIZE_TEXT
 from attngen.emit.scope import Scope
 from attngen.emit.view import Launch
-from attngen.ir.nodes import AttentionIR, Expr, Input
+from attngen.ir.nodes import AttentionIR, Expr, Input, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
@@ -84,6 +85,7 @@ def size_of(ir: AttentionIR, size: str, tensors: Iterable[str]) -> str:
 
 
 def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
+    tiles = {str(node.value) for node in leaves(*scope.ir.clauses, op=Op.LOAD) if _is_tile(node)}
     for item in scope.ir.inputs:
         name = scope.names.own(item.name)
         if f"{name}_ptr" in uses:
@@ -91,7 +93,13 @@ def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
             strides = f"*input_strides({name}, {shape_text(scope, item)})"
             last = len(item.dims) - 1
             for axis in range(len(item.dims)):
-                yield _Argument(f"{name}_stride_{axis}", strides, axis == last)
+                # Where tiles are read, their alignment decides how many elements one access takes.
+                yield _Argument(f"{name}_stride_{axis}", strides, axis == last or item.name in tiles)
+
+
+def _is_tile(node: Expr) -> bool:
+    """Whether a load's queries and keys run along dimensions of their own."""
+    return {Rate.ROW, Rate.COLUMN} <= {rate_of(index) for index in node.args}
 
 
 def shape_text(scope: Scope, item: Input) -> str:

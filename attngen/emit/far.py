@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attngen.emit.maths import function_of
-from attngen.emit.scope import Scope
+from attngen.emit.scope import Scope, far_values
 from attngen.emit.view import FarView, Function
-from attngen.ir.nodes import Expr
+from attngen.ir.nodes import Expr, Op
 from attngen.plan.far import Far
 from attngen.plan.hoist import Hoisted
+from attngen.plan.learned import Route
 
 
 _NOWHERE = FarView(
@@ -27,6 +29,7 @@ _NOWHERE = FarView(
     far_query_lines=(),
     near_keys=("", ""),
     near_queries=("", ""),
+    held_lines=(),
 )
 
 
@@ -46,7 +49,8 @@ class FarUses:
 def make_far(scope: Scope) -> tuple[FarView, FarUses]:
     """The view, and the names that its lines read."""
     plan, far = scope.plan, scope.plan.far
-    if far is None:
+    has_bands = any(x.route is Route.BANDS for x in plan.learned)
+    if far is None or not (far.is_split or has_bands):
         return _NOWHERE, FarUses()
     logits = _function(scope, far, "far_logits", "Scores of a far tile.", (plan.logits.tile,))
     both = None
@@ -54,7 +58,8 @@ def make_far(scope: Scope) -> tuple[FarView, FarUses]:
         doc = "The same, and the derivative of the score by scale * dot."
         roots = (plan.logits.tile, plan.logits.derivative)
         both = _function(scope, far, "far_logits_and_derivative", doc, roots)
-    wanted = [r.by_score for x in plan.learned for r in x.reads if r.by_score is not None and r.by_score.args]
+    scores = [r.by_score for x in plan.learned for r in x.reads if r.by_score is not None]
+    wanted = [by_score for by_score in scores if by_score.op is not Op.CONST]
     derivatives = None
     if wanted:
         doc = "The derivative of the score by each of these elements, in a far tile."
@@ -68,7 +73,7 @@ def make_far(scope: Scope) -> tuple[FarView, FarUses]:
         return frozenset(({u for f in called if f is not None for u in f.uses} - own) | ends)
 
     view = FarView(
-        has_far=True,
+        has_far=far.is_split,
         far_functions=functions,
         far_logits=logits.call,
         far_gradient=(both or logits).call,
@@ -77,8 +82,11 @@ def make_far(scope: Scope) -> tuple[FarView, FarUses]:
         far_query_lines=tuple(_choice(name, "first", ahead, behind) for name, behind, ahead in sides),
         near_keys=_near_keys(far),
         near_queries=_near_queries(far),
+        held_lines=tuple(_held(scope, far)) if has_bands else (),
     )
     gradient = both or logits
+    if not far.is_split:
+        return view, FarUses()
     return view, FarUses(used_by(logits), used_by(gradient), used_by(gradient, derivatives))
 
 
@@ -87,9 +95,19 @@ def _function(scope: Scope, far: Far, name: str, doc: str, roots: tuple[Expr, ..
     return function_of(scope, name, doc, "", tuple(far.of(root) for root in roots), parts)
 
 
+def _held(scope: Scope, far: Far) -> Iterator[str]:
+    """Lines that load, for a tile of queries and keys, what its whole diagonal reads by distance."""
+    near = [value for value in scope.program_values if value not in far_values(far)]
+    for read in far.reads:
+        block = scope.kernel.results([read.load], near)
+        yield from block.lines
+        yield f"{scope.names.own(str(read.stand_in.value))} = {block.results[0]}"
+
+
 def _names(scope: Scope, far: Far, number: int) -> tuple[str, str, str]:
     read = far.reads[number]
-    behind, ahead = ("" if e is None else scope.names.part(e) for e in (read.behind, read.ahead))
+    ends = (read.behind, read.ahead) if far.is_split else (None, None)
+    behind, ahead = ("" if e is None else scope.names.part(e) for e in ends)
     return scope.names.own(str(read.stand_in.value)), behind, ahead
 
 

@@ -190,7 +190,7 @@ def _spread_lines(uses: Iterable[str]) -> tuple[str, ...]:
 
 def _beyond(scope: Scope, r: _Numbered) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How a band's sums beyond its reach take in a far tile, and any other."""
-    reach, far = r.learned.reach, scope.plan.far
+    reach, far = r.learned.reach, scope.plan.far if scope.plan.splits_far else None
     if reach is None:
         return (), ()
     both = far is not None and far.reach.ends_behind and far.reach.ends_ahead

@@ -32,7 +32,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
     roots = tuple(e for r in loops.ranges for e in ends(r))
     block = scope.kernel.results(roots, scope.program_values)
     texts = dict(zip(roots, block.results, strict=True))
-    writer = _Writer(loops, f"{streamed}_len", texts, streamed == "q", scope.plan.far is not None)
+    writer = _Writer(loops, f"{streamed}_len", texts, streamed == "q", scope.plan.splits_far)
     lines, result = writer.body()
     uses = [*block.uses, f"{streamed}_len", *([WHOLE] if writer.asks_whole else [])]
     return RangeFunction(
@@ -43,7 +43,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
         uses=scope.parameters(uses),
         block="BLOCK_N" if streamed == "k" else "BLOCK_M",
         has_interior=loops.has_interior,
-        has_gaps=loops.has_gaps or scope.plan.far is not None,
+        has_gaps=loops.has_gaps or scope.plan.splits_far,
     )
 
 

@@ -70,7 +70,7 @@ class Scope:
 
         Without ``with_far``, none of what far tiles alone read.
         """
-        far = () if with_far or self.plan.far is None else far_values(self.plan.far)
+        far = () if with_far else far_values(self.plan.far)
         block = self.kernel.assignments([value for value in self.program_values if value not in far])
         if not self.scale_by_head:
             return block
@@ -106,7 +106,7 @@ def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
-    wanted.update(dict.fromkeys(() if plan.far is None else far_values(plan.far)))
+    wanted.update(dict.fromkeys(far_values(plan.far)))
     # Loads leave the range functions, but for those that only they make.
     loads = (n for n in leaves(*bounds, op=Op.LOAD) if not mentions(n, *CORNERS))
     wanted.update(dict.fromkeys(loads))
@@ -123,9 +123,10 @@ def far_roots(plan: Plan) -> tuple[Expr, ...]:
     return *moved, *far_values(far)
 
 
-def far_values(far: Far) -> tuple[Expr, ...]:
+def far_values(far: Far | None) -> tuple[Expr, ...]:
     """What is loaded once a program for all far tiles on one side."""
-    return tuple(value for read in far.reads for value in (read.behind, read.ahead) if value is not None)
+    reads = far.reads if far is not None and far.is_split else ()
+    return tuple(value for read in reads for value in (read.behind, read.ahead) if value is not None)
 
 
 def ends(loop_range: Range) -> tuple[Expr, ...]:

@@ -101,6 +101,7 @@ class Maths:
     gain: str
     keep_keys: str
     keep_pairs: str
+    keep_whole: str
     times_factor: str
     scale_by_head: bool
     scale_after: str
@@ -148,7 +149,10 @@ class Tiles:
 
 @dataclass(frozen=True)
 class FarView:
-    """Lines for tiles far from the diagonal. ``near_keys`` and ``near_queries`` are the ends of what is near."""
+    """Lines for tiles far from the diagonal. ``near_keys`` and ``near_queries`` are the ends of what is near.
+
+    ``held_lines`` load what is one and the same along a whole diagonal of tiles.
+    """
 
     has_far: bool
     far_functions: tuple[Function, ...]
@@ -159,6 +163,7 @@ class FarView:
     far_query_lines: tuple[str, ...]
     near_keys: tuple[str, str]
     near_queries: tuple[str, str]
+    held_lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
     keys 128 and more ahead of them                  ->   table[h, 0]
     the tiles between                                ->   an element for each score
 
-At a length of 8192, three tiles in a hundred lie between. A loop of its own runs through the others; its
+At a length of 8192, four tiles in a hundred lie between. A loop of its own runs through the others; its
 scores cost what they would without the table.
 """
 
@@ -38,10 +38,14 @@ class FarRead:
 
 @dataclass(frozen=True)
 class Far:
-    """``reach``: within it lies every distance at which a load still changes. At least one side ends."""
+    """``reach``: within it lies every distance at which a load still changes.
+
+    ``is_split``: far tiles have a loop of their own. Along a diagonal, every load is the same in any case.
+    """
 
     reach: Reach
     reads: tuple[FarRead, ...]
+    is_split: bool
 
     def of(self, expr: Expr) -> Expr:
         """What ``expr`` is in a far tile."""
@@ -63,18 +67,16 @@ def reach_of_load(indices: tuple[Expr, ...], dtypes: Mapping[str, str]) -> Reach
 
 
 def far_tiles(roots: tuple[Expr, ...], loops: tuple[Loops, ...], dtypes: Mapping[str, str]) -> Far | None:
-    """How ``roots`` simplify far from the diagonal; None where they do not, or no single range is visited."""
-    if any(len(one.ranges) > 1 or not one.has_interior for one in loops):
-        return None
+    """How ``roots`` simplify far from the diagonal; None where nothing is read by distance."""
     found = dict.fromkeys(node for node in leaves(*roots, op=Op.LOAD) if rate_of(node) is Rate.TILE)
     by_distance = {node: indices for node in found if (indices := distances_of(node)) is not None}
     if not by_distance:
         return None
     reach = reduce(Reach.hull, (reach_of_load(i, dtypes) for i in by_distance.values()))
-    if not (reach.ends_behind or reach.ends_ahead):
-        return None
+    is_plain = all(len(one.ranges) == 1 and one.has_interior for one in loops)
+    is_split = is_plain and (reach.ends_behind or reach.ends_ahead)
     reads = tuple(_read(n, node, by_distance[node], reach) for n, node in enumerate(by_distance))
-    return Far(reach, reads)
+    return Far(reach, reads, is_split)
 
 
 def _read(number: int, node: Expr, indices: tuple[Expr, ...], reach: Reach) -> FarRead:

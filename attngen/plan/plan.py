@@ -69,6 +69,11 @@ class Plan:
         return None if self.ir.sink is None else simple(Op.MUL, LOG2_E, self.ir.sink)
 
     @property
+    def splits_far(self) -> bool:
+        """Whether the tiles far from the diagonal have loops of their own."""
+        return self.far is not None and self.far.is_split
+
+    @property
     def is_masked(self) -> bool:
         return self.ir.mask is not TRUE
 
