@@ -121,9 +121,7 @@ def measure(row: Row, sizes: dict[str, int], runs: int, budget_ms: float, flex: 
         try:
             frozen = row.flex(*(x.detach() for x in learned))
             backward_of("flex frozen", compiled(q, k, v, score_mod=frozen), [q, k, v])
-            backward_of(
-                "flex learned", compiled(q, k, v, score_mod=row.flex(*learned)), [q, k, v, *learned]
-            )
+            backward_of("flex learned", compiled(q, k, v, score_mod=row.flex(*learned)), [q, k, v, *learned])
         except Exception as error:
             print(f"{row.name}: flex: {type(error).__name__}: {str(error)[:200]}")
     timed = race(calls, clock_of(q.device), warm_ms=budget_ms / 2, budget_ms=budget_ms)

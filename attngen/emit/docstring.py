@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from attngen.analysis.block_range import Bound, Range
+from attngen.emit.learned_doc import far_paragraph, gradients_paragraph
 from attngen.emit.prose import escaped, folded, paragraph
 from attngen.ir.nodes import AttentionIR, Expr, Op, make, param, substitute, word
 from attngen.ir.printer import print_expr, print_ir
@@ -25,6 +26,7 @@ def module_docstring(plan: Plan) -> str:
     spec = [part for line in print_ir(replace(ir, doc="")).splitlines() for part in folded(line, 106)]
     parts.append("The spec:\n\n" + escaped("\n".join(f"    {line}" for line in spec)))
     parts.append(_bounds(plan))
+    parts += [text for text in (far_paragraph(plan), gradients_paragraph(plan)) if text]
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,7 +107,7 @@ def _arguments(ir: AttentionIR) -> list[str]:
         dims = ", ".join(map(str, i.dims))
         shape = f"[{dims}], where a dimension of 1 broadcasts" if i.dims else "of one element"
         order = "; non-decreasing along the last dimension" if i.sorted else ""
-        learned = "; it gets its gradient, summed in an order of no consequence" if i.grad else ""
+        learned = "; it gets its gradient, the same bits every time" if i.grad else ""
         lines.append(f"{i.name}: a {i.dtype} tensor {shape}{order}{learned}.")
     kinds = {Type.FLOAT: "a number, used as float32", Type.INT: "an int of 32 bits", Type.BOOL: "a bool"}
     for p in ir.params:

@@ -1,8 +1,8 @@
 """The loops' lines for tiles far from the diagonal, where what is read by distance is one number.
 
-    near = [q_first + offset - 128, q_last + offset + 129)     keys, for a tile of queries
-    table_far = tl.where(n < near[0], table_behind, table_ahead)
-    logit = far_logits(dot, scale_log2, table_far)
+near = [q_first + offset - 128, q_last + offset + 129)     keys, for a tile of queries
+table_far = tl.where(n < near[0], table_behind, table_ahead)
+logit = far_logits(dot, scale_log2, table_far)
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from attngen.ir.nodes import Expr, Op
 from attngen.plan.far import Far
 from attngen.plan.hoist import Hoisted
 from attngen.plan.learned import Route
-
 
 _NOWHERE = FarView(
     has_far=False,

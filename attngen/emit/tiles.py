@@ -70,7 +70,15 @@ def make_tiles(
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout, *sorted(far_uses.forward)),
+            (
+                *_uses(columns),
+                *maths.logits.uses,
+                *keeps,
+                *factor,
+                *q_corner,
+                *dropout,
+                *sorted(far_uses.forward),
+            ),
             (_LOCAL, columns),
             (*around, *sink_uses),
             floats,
