@@ -24,7 +24,7 @@ ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Row:
-    """A spec, the attention it is without its input, the shapes of its inputs, and FlexAttention's formula."""
+    """A spec, what it is without its inputs, their shapes, and FlexAttention's formula."""
 
     name: str
     spec: str
@@ -41,6 +41,10 @@ def _slopes(slopes: Tensor) -> ScoreMod:
 def _dense(bias: Tensor) -> ScoreMod:
     return lambda s, b, h, i, j: s + bias[0, h, i, j]
 
+
+_DENSE = """variant dense
+input bias: bfloat16[batch, heads, q_len, k_len] grad
+score = score + bias[b, h, q, k]"""
 
 ROWS = (
     Row(
@@ -68,7 +72,7 @@ ROWS = (
     ),
     Row(
         "dense, one for the batch",
-        "variant dense\ninput bias: bfloat16[batch, heads, q_len, k_len] grad\nscore = score + bias[b, h, q, k]",
+        _DENSE,
         "full",
         {"bias": (1, "heads", "length", "length")},
         _dense,
@@ -76,7 +80,7 @@ ROWS = (
     ),
     Row(
         "dense",
-        "variant dense\ninput bias: bfloat16[batch, heads, q_len, k_len] grad\nscore = score + bias[b, h, q, k]",
+        _DENSE,
         "full",
         {"bias": ("batch", "heads", "length", "length")},
         None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 FORWARD, BACKWARD = "templates/triton/forward.jinja", "templates/triton/backward.jinja"
 FRAGMENTS, LAUNCH = "templates/triton/fragments.jinja", "templates/triton/launch.jinja"
 LEARNED, MACROS = "templates/triton/learned.jinja", "templates/triton/macros.jinja"
+OWN = "templates/triton/own.jinja"
 
 #: What property tests run: a spec by its name. Small windows and caps, so that short calls meet them.
 SPECS = {
@@ -33,6 +34,8 @@ SPECS = {
     "key_head_bias": "input bias: float32[kv_heads, q_len] grad\nscore = score + bias[h_kv, q]",
     "subtracted": "input bias: float32[heads, q_len, k_len] grad\nscore = score - bias[h, q, k]",
     "dense": "input bias: float32[batch, heads, q_len, k_len] grad\nscore = score + bias[b, h, q, k]",
+    "clamped": "input table: float32[heads, 9] grad\nscore = score + table[h, clamp(dist, -4, 4) + 4]",
+    "key_head_pairs": "input bias: float32[kv_heads, q_len, k_len] grad\nscore = score + bias[h_kv, q, k]",
     "by_distance": "input table: float32[heads, 8] grad\nscore = score + table[h, min(abs(dist), 8)]",
 }
 
@@ -322,7 +325,7 @@ MUTANTS = (
     Mutant(
         "shared_places_overwritten",
         LAUNCH,
-        "{{ x.name }}.dtype if own_places else torch.int64",
+        "if {{ x.name }}.shape == {{ x.shape }}:",
         "{{ x.name }}.dtype",
         "the scores that read one element of a broadcast input overwrite each other's gradients",
         "dense",
@@ -346,10 +349,82 @@ MUTANTS = (
     Mutant(
         "read_once_though_batches_share",
         "attngen/plan/learned.py",
-        '{"b", "h", "q", "k"} <= set(same)',
-        '{"h", "q", "k"} <= set(same)',
+        'reads_once={"b", "h"} <= set(same)',
+        'reads_once={"h"} <= set(same)',
         "a bias that all batches read is stored by each of them",
         "subtracted",
+    ),
+    Mutant(
+        "dense_members_of_one_head",
+        OWN,
+        "own_head * head_members + member % head_members",
+        "own_head + member % head_members",
+        "the heads that share a bias are taken one after another, whatever their key head",
+        "key_head_pairs",
+    ),
+    Mutant(
+        "dense_chunks_end_late",
+        OWN,
+        "last = tl.minimum(first + each, members)",
+        "last = members",
+        "of the programs that share a tile's heads, each adds up all from its own on",
+        "key_head_pairs",
+    ),
+    Mutant(
+        "distances_that_went_around_are_lost",
+        OWN,
+        "tl.where(column // BLOCK_N == around, turned, 0.0)",
+        "tl.where((column // BLOCK_N == 0) & (around == 0), turned, 0.0)",
+        "of a tile's distances, those beyond its turned rows' ends are left out",
+        "clamped",
+    ),
+    Mutant(
+        "bands_without_the_offset",
+        LAUNCH,
+        "(first + numbers // side) * side + offset - numbers % side",
+        "(first + numbers // side) * side - numbers % side",
+        "sums by distance go to the distance between the indices",
+        "clamped",
+    ),
+    Mutant(
+        "end_of_the_reach_twice",
+        LAUNCH,
+        "least, most = max(low + 1, 1 - q.shape[2])",
+        "least, most = max(low, 1 - q.shape[2])",
+        "the first distance beyond the reach is in the band and in each query's sum",
+        "clamped",
+    ),
+    Mutant(
+        "beyond_the_reach_but_one",
+        "attngen/emit/learned.py",
+        "tl.where(pos - k >= {reach.high}, part, 0.0)",
+        "tl.where(pos - k > {reach.high}, part, 0.0)",
+        "one distance is neither in the band nor beyond it",
+        "clamped",
+    ),
+    Mutant(
+        "far_tiles_of_the_other_side",
+        "attngen/emit/far.py",
+        '_choice(name, "first", ahead, behind)',
+        '_choice(name, "first", behind, ahead)',
+        "in dK and dV, far tiles read what the other side of the diagonal does",
+        "clamped",
+    ),
+    Mutant(
+        "near_tiles_end_early",
+        FRAGMENTS,
+        "end = tl.maximum(tl.minimum(tl.cdiv(tl.maximum(near_hi, 0), BLOCK) * BLOCK, hi), begin)",
+        "end = tl.maximum(tl.minimum(tl.maximum(near_hi, 0) // BLOCK * BLOCK, hi), begin)",
+        "a tile that is near in part is taken as far",
+        "clamped",
+    ),
+    Mutant(
+        "reach_one_short",
+        "attngen/analysis/diagonal.py",
+        "    return low\n",
+        "    return low - 1\n",
+        "the last distance at which a table changes counts as beyond its reach",
+        "clamped",
     ),
     Mutant(
         "gradient_through_the_scale_forgotten",

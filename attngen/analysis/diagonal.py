@@ -1,6 +1,6 @@
 """Values that depend on a query and a key by their distance alone, and from where on they stay the same.
 
-    clamp(pos - k, -128, 128) + 128     ->    clamp(dist, -128, 128) + 128: one value from 128 on, and one up to -128
+    clamp(pos - k, -128, 128) + 128  ->  clamp(dist, -128, 128) + 128: one from 128 on, and one up to -128
 
 Such a value is constant along the diagonals of a tile of scores. Beyond the *reach*, ``low < dist < high``,
 it is constant altogether, as interval arithmetic proves; the ends are the nearest for which it can.

@@ -12,10 +12,10 @@ from attngen.plan.plan import Plan
 
 _SUMS = "each query's sum over its keys, then torch's sum over what the input does not index."
 _DENSE = {
-    True: "an element for each score, stored once; where the tensor broadcasts over batch or heads, a program "
-    "owns each tile and adds them up in order.",
-    False: "an element for each query and key; a program owns each tile of them and adds up the batches and "
-    "heads that read it, in order.",
+    True: "an element for each score, stored once; where the tensor broadcasts over batch or heads, a "
+    "program owns each tile and adds them up in order.",
+    False: "an element for each query and key; a program owns each tile of them and adds up the batches "
+    "and heads that read it, in order.",
 }
 _PLACES = "whole numbers, which add up to the same in any order: a first pass finds their unit."
 
