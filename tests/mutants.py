@@ -326,7 +326,7 @@ MUTANTS = (
         "shared_places_overwritten",
         LAUNCH,
         "if {{ x.name }}.shape == {{ x.shape }}:",
-        "{{ x.name }}.dtype",
+        "if True:",
         "the scores that read one element of a broadcast input overwrite each other's gradients",
         "dense",
     ),
