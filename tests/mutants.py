@@ -360,7 +360,7 @@ MUTANTS = (
         "own_head * head_members + member % head_members",
         "own_head + member % head_members",
         "the heads that share a bias are taken one after another, whatever their key head",
-        "key_head_pairs",
+        "tests/test_learned.py::test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head",
     ),
     Mutant(
         "dense_chunks_end_late",
@@ -368,7 +368,7 @@ MUTANTS = (
         "last = tl.minimum(first + each, members)",
         "last = members",
         "of the programs that share a tile's heads, each adds up all from its own on",
-        "key_head_pairs",
+        "tests/test_learned.py::test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head",
     ),
     Mutant(
         "distances_that_went_around_are_lost",
@@ -381,7 +381,7 @@ MUTANTS = (
     Mutant(
         "bands_without_the_offset",
         LAUNCH,
-        "(first + numbers // side) * side + offset - numbers % side",
+        "(first + numbers // side) * side + k_ahead - numbers % side",
         "(first + numbers // side) * side - numbers % side",
         "sums by distance go to the distance between the indices",
         "clamped",
@@ -389,8 +389,8 @@ MUTANTS = (
     Mutant(
         "end_of_the_reach_twice",
         LAUNCH,
-        "least, most = max(low + 1, 1 - q.shape[2])",
-        "least, most = max(low, 1 - q.shape[2])",
+        "from_distance, to_distance = max(low + 1, 1 - q.shape[2])",
+        "from_distance, to_distance = max(low, 1 - q.shape[2])",
         "the first distance beyond the reach is in the band and in each query's sum",
         "clamped",
     ),

@@ -264,6 +264,29 @@ def test_gradients_match_the_reference(name: str, call: dict[str, int], broadcas
         assert_matches_reference(variant, q, k, v, **inputs_of(variant, q, k, broadcast))
 
 
+def test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head() -> None:
+    variant = variant_of(*SPECS["dense by key head"])
+    q, k, v = qkv(batch=2, heads=4, kv_heads=2, q_len=9)
+    with small_tiles(variant):
+        assert_matches_reference(variant, q, k, v, **inputs_of(variant, q, k))
+
+
+def test_without_keys_what_is_read_by_pairs_has_no_gradient() -> None:
+    variant = variant_of(
+        "input sinks: float32[heads]",
+        "input x: float32[q_len, k_len] grad",
+        "input y: float32[5] grad",
+        "score = score + x[q, k] + y[clamp(dist, 0, 4)]",
+        "sink = sinks[h]",
+    )
+    q, k, v = qkv(heads=2, q_len=3, k_len=0)
+    x, y = torch.zeros(3, 0, requires_grad=True), torch.zeros(5, requires_grad=True)
+    out = variant(q, k, v, sinks=torch.zeros(2), x=x, y=y)
+    found = torch.autograd.grad(out.sum(), [x, y])
+    assert [g.shape for g in found] == [(3, 0), (5,)]
+    assert not found[1].any()
+
+
 @pytest.mark.parametrize("name", ["table and gate", "dense by head", "twice", "column", "sink and score"])
 def test_the_same_call_gives_the_same_bits(name: str) -> None:
     """Whatever the order in which programs run."""
