@@ -119,7 +119,10 @@ def measure(row: Row, sizes: dict[str, int], runs: int, budget_ms: float, flex: 
     backward_of("frozen", variant(q, k, v, **{n: x.detach() for n, x in inputs.items()}), [q, k, v])
     backward_of("learned", variant(q, k, v, **inputs), [q, k, v, *learned])
     if flex and row.flex is not None:
+        import torch._functorch.config as functorch
         from torch.nn.attention.flex_attention import flex_attention
+
+        functorch.donated_buffer = False  # else retain_graph=True is refused
 
         compiled = torch.compile(flex_attention)
         try:

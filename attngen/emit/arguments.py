@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import astuple, dataclass
 
-from attngen.analysis.rates import Rate, rate_of
 from attngen.emit.host_expr import SIZE_TEXT
 from attngen.emit.scope import Scope
 from attngen.emit.view import Launch
@@ -18,6 +17,7 @@ from attngen.ir.nodes import AttentionIR, Expr, Input, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
+from attngen.plan.tiles import reads_pairs
 
 _ALWAYS = ("heads", "kv_heads", "q_len", "k_len")  # arguments that every kernel has
 
@@ -85,7 +85,7 @@ def size_of(ir: AttentionIR, size: str, tensors: Iterable[str]) -> str:
 
 
 def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
-    tiles = {str(node.value) for node in leaves(*scope.ir.clauses, op=Op.LOAD) if _is_tile(node)}
+    tiles = {str(node.value) for node in leaves(*scope.ir.clauses, op=Op.LOAD) if reads_pairs(node)}
     for item in scope.ir.inputs:
         name = scope.names.own(item.name)
         if f"{name}_ptr" in uses:
@@ -95,11 +95,6 @@ def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
             for axis in range(len(item.dims)):
                 # Where tiles are read, their alignment decides how many elements one access takes.
                 yield _Argument(f"{name}_stride_{axis}", strides, axis == last or item.name in tiles)
-
-
-def _is_tile(node: Expr) -> bool:
-    """Whether a load's queries and keys run along dimensions of their own."""
-    return {Rate.ROW, Rate.COLUMN} <= {rate_of(index) for index in node.args}
 
 
 def shape_text(scope: Scope, item: Input) -> str:
