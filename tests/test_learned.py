@@ -91,6 +91,11 @@ def test_an_element_for_each_pair_is_stored_by_who_owns_its_tile(
     assert (found.route, found.axes, found.reads_once) == (Route.DENSE, axes, once)
 
 
+def test_the_end_of_a_dimension_ends_the_reach() -> None:
+    (found,) = plan("input x: float32[heads, 40] grad", "score = score + x[h, 2 * dist - 3]")
+    assert found.reach == Reach(1, 21)
+
+
 @pytest.mark.parametrize(
     ("index", "low", "high"),
     [
@@ -249,7 +254,7 @@ def inputs_of(variant: Variant, q: Tensor, k: Tensor, broadcast: int = 0) -> dic
     return made
 
 
-_SLOW = {"offset", "two tables", "table beside a sink"}
+_SLOW = {"every distance", "two tables", "table beside a sink"}
 _NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in SPECS]
 
 

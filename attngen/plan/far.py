@@ -18,7 +18,7 @@ from functools import reduce
 
 from attngen.analysis.diagonal import DIST, Reach, over_distance, reach_of, value_at
 from attngen.analysis.rates import Rate, rate_of
-from attngen.ir.nodes import Expr, Op, leaves, load, param, substitute
+from attngen.ir.nodes import Expr, Input, Op, const, leaves, load, make, param, substitute
 from attngen.plan.loops import Loops
 
 
@@ -60,19 +60,28 @@ def distances_of(node: Expr) -> tuple[Expr, ...] | None:
     return known if whole else None
 
 
-def reach_of_load(indices: tuple[Expr, ...], dtypes: Mapping[str, str]) -> Reach:
-    """Within which distances the element changes that a load with these indices reads."""
-    moving = [i for i in indices if DIST in leaves(i, op=Op.PARAM)]
-    return reduce(Reach.hull, (reach_of(i, dtypes) for i in moving))
+def reach_of_load(indices: tuple[Expr, ...], item: Input, dtypes: Mapping[str, str]) -> Reach:
+    """Within which distances the element changes that a load of an input with these indices reads.
+
+    An index outside its dimension reads the nearest element.
+    """
+    moving = [
+        make(Op.CLAMP, index, const(0), const(dim - 1)) if isinstance(dim, int) else index
+        for index, dim in zip(indices, item.dims, strict=True)
+        if DIST in leaves(index, op=Op.PARAM)
+    ]
+    return reduce(Reach.hull, (reach_of(index, dtypes) for index in moving))
 
 
-def far_tiles(roots: tuple[Expr, ...], loops: tuple[Loops, ...], dtypes: Mapping[str, str]) -> Far | None:
+def far_tiles(roots: tuple[Expr, ...], loops: tuple[Loops, ...], inputs: tuple[Input, ...]) -> Far | None:
     """How ``roots`` simplify far from the diagonal; None where nothing is read by distance."""
     found = dict.fromkeys(node for node in leaves(*roots, op=Op.LOAD) if rate_of(node) is Rate.TILE)
     by_distance = {node: indices for node in found if (indices := distances_of(node)) is not None}
     if not by_distance:
         return None
-    reach = reduce(Reach.hull, (reach_of_load(i, dtypes) for i in by_distance.values()))
+    items, dtypes = {i.name: i for i in inputs}, {i.name: i.dtype for i in inputs}
+    reaches = (reach_of_load(i, items[str(node.value)], dtypes) for node, i in by_distance.items())
+    reach = reduce(Reach.hull, reaches)
     is_plain = all(len(one.ranges) == 1 and one.has_interior for one in loops)
     is_split = is_plain and (reach.ends_behind or reach.ends_ahead)
     reads = tuple(_read(n, node, by_distance[node], reach) for n, node in enumerate(by_distance))

@@ -102,7 +102,7 @@ def _learned(ir: AttentionIR, item: Input) -> Learned:
             return Learned(item, Route.DENSE, reads, same, reads_once={"b", "h"} <= set(same))
         indices = distances_of(reads[0].load)
         if indices is not None:
-            reach = reach_of_load(indices, {i.name: i.dtype for i in ir.inputs})
+            reach = reach_of_load(indices, item, {i.name: i.dtype for i in ir.inputs})
             return Learned(item, Route.BANDS, reads, reach=reach)
     return Learned(item, Route.PLACES, reads)
 

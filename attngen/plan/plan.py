@@ -86,7 +86,6 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
     logits = base2(ir)
     key_loops, query_loops = Loops(key_ranges(ir.mask, ir.inputs)), Loops(query_ranges(ir.mask, ir.inputs))
-    dtypes = {i.name: i.dtype for i in ir.inputs}
     return Plan(
         ir=ir,
         options=options,
@@ -98,7 +97,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         learned=learned_inputs(ir),
-        far=far_tiles((logits.tile, logits.derivative), (key_loops, query_loops), dtypes),
+        far=far_tiles((logits.tile, logits.derivative), (key_loops, query_loops), ir.inputs),
     )
 
 
