@@ -13,6 +13,7 @@ FRAGMENTS, LAUNCH = "templates/triton/fragments.jinja", "templates/triton/launch
 _PRODUCT = "        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)\n"
 LEARNED, MACROS = "templates/triton/learned.jinja", "templates/triton/macros.jinja"
 WEIGHTS, DELTAS = "templates/triton/weights.jinja", "templates/triton/deltas.jinja"
+OWN = "templates/triton/own.jinja"
 
 #: What property tests run: a spec by its name. Small windows and caps, so that short calls meet them.
 SPECS = {
@@ -42,6 +43,8 @@ SPECS = {
     "clipped": "mask = causal\nweight = clamp(1.1 * weight - 0.02, 0.0, 1.0)",
     "added": "mask = sliding_window(20)\nweight = weight + 0.1",
     "gated": "input gate: float32[batch, heads, q_len] grad\nweight = weight * sigmoid(gate[b, h, q])",
+    "clamped": "input table: float32[heads, 9] grad\nscore = score + table[h, clamp(dist, -4, 4) + 4]",
+    "key_head_pairs": "input bias: float32[kv_heads, q_len, k_len] grad\nscore = score + bias[h_kv, q, k]",
     "by_distance": "input table: float32[heads, 8] grad\nscore = score + table[h, min(abs(dist), 8)]",
 }
 
@@ -333,8 +336,8 @@ MUTANTS = (
     Mutant(
         "shared_places_overwritten",
         LAUNCH,
-        "{{ x.name }}.dtype if own_places else torch.int64",
-        "{{ x.name }}.dtype",
+        "if {{ x.name }}.shape == {{ x.shape }}:",
+        "if True:",
         "the scores that read one element of a broadcast input overwrite each other's gradients",
         "dense",
     ),
@@ -357,10 +360,82 @@ MUTANTS = (
     Mutant(
         "read_once_though_batches_share",
         "attngen/plan/learned.py",
-        '{"b", "h", "q", "k"} <= set(same)',
-        '{"h", "q", "k"} <= set(same)',
+        'reads_once={"b", "h"} <= set(same)',
+        'reads_once={"h"} <= set(same)',
         "a bias that all batches read is stored by each of them",
         "subtracted",
+    ),
+    Mutant(
+        "dense_members_of_one_head",
+        OWN,
+        "own_head * head_members + member % head_members",
+        "own_head + member % head_members",
+        "the heads that share a bias are taken one after another, whatever their key head",
+        "tests/test_learned.py::test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head",
+    ),
+    Mutant(
+        "dense_chunks_end_late",
+        OWN,
+        "last = tl.minimum(first + each, members)",
+        "last = members",
+        "of the programs that share a tile's heads, each adds up all from its own on",
+        "tests/test_learned.py::test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head",
+    ),
+    Mutant(
+        "distances_that_went_around_are_lost",
+        OWN,
+        "tl.where(column // BLOCK_N == around, turned, 0.0)",
+        "tl.where((column // BLOCK_N == 0) & (around == 0), turned, 0.0)",
+        "of a tile's distances, those beyond its turned rows' ends are left out",
+        "clamped",
+    ),
+    Mutant(
+        "bands_without_the_offset",
+        LAUNCH,
+        "(first + numbers // side) * side + k_ahead - numbers % side",
+        "(first + numbers // side) * side - numbers % side",
+        "sums by distance go to the distance between the indices",
+        "clamped",
+    ),
+    Mutant(
+        "end_of_the_reach_twice",
+        LAUNCH,
+        "from_distance, to_distance = max(low + 1, 1 - q.shape[2])",
+        "from_distance, to_distance = max(low, 1 - q.shape[2])",
+        "the first distance beyond the reach is in the band and in each query's sum",
+        "clamped",
+    ),
+    Mutant(
+        "beyond_the_reach_but_one",
+        "attngen/emit/learned.py",
+        "tl.where(pos - k >= {reach.high}, part, 0.0)",
+        "tl.where(pos - k > {reach.high}, part, 0.0)",
+        "one distance is neither in the band nor beyond it",
+        "clamped",
+    ),
+    Mutant(
+        "far_tiles_of_the_other_side",
+        "attngen/emit/far.py",
+        '_choice(name, "first", ahead, behind)',
+        '_choice(name, "first", behind, ahead)',
+        "in dK and dV, far tiles read what the other side of the diagonal does",
+        "clamped",
+    ),
+    Mutant(
+        "near_tiles_end_early",
+        FRAGMENTS,
+        "end = tl.maximum(tl.minimum(tl.cdiv(tl.maximum(near_hi, 0), BLOCK) * BLOCK, hi), begin)",
+        "end = tl.maximum(tl.minimum(tl.maximum(near_hi, 0) // BLOCK * BLOCK, hi), begin)",
+        "a tile that is near in part is taken as far",
+        "clamped",
+    ),
+    Mutant(
+        "reach_one_short",
+        "attngen/analysis/diagonal.py",
+        "    return low\n",
+        "    return low - 1\n",
+        "the last distance at which a table changes counts as beyond its reach",
+        "clamped",
     ),
     Mutant(
         "gradient_through_the_scale_forgotten",

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from kernel_calls import qkv, small_tiles, variant_of
 from torch import Tensor
 
+from attngen.analysis.diagonal import NOWHERE, Reach
 from attngen.analysis.simplify import simplify_ir
 from attngen.ir.build import build
 from attngen.plan.learned import Learned, Route, learned_inputs
@@ -64,7 +65,9 @@ def test_what_all_keys_of_a_query_read_is_summed_by_query(
         ("[k_len]", "x[pos]"),  # may lie before the first key
         ("[batch, k_len]", "x[b, k]"),
         ("[heads, heads]", "x[h, h]"),
-        ("[q_len, k_len]", "x[q, k]"),
+        ("[q_len, k_len]", "x[q, k] * x[q, q]"),
+        ("[heads, 9]", "x[h, dist + k]"),
+        ("[heads, 9]", "x[h, dist] * x[h, -dist]"),
     ],
 )
 def test_what_is_not_is_put_in_its_place(dims: str, read: str) -> None:
@@ -73,14 +76,47 @@ def test_what_is_not_is_put_in_its_place(dims: str, read: str) -> None:
     assert not found.reads_once
 
 
-def test_an_element_for_each_score_needs_no_sum() -> None:
-    (found,) = plan("input x: float32[batch, heads, q_len, k_len] grad", "score = score * x[b, h, q, k]")
-    assert found.route is Route.PLACES
-    assert found.reads_once
-    (twice,) = plan(
-        "input x: float32[batch, heads, q_len, k_len] grad", "score = score + x[b, h, q, k] * x[b, h, q, q]"
-    )
-    assert not twice.reads_once
+@pytest.mark.parametrize(
+    ("dims", "read", "axes", "once"),
+    [
+        ("[batch, heads, q_len, k_len]", "x[b, h, q, k]", ("b", "h", "q", "k"), True),
+        ("[q_len, k_len]", "x[q, k]", ("q", "k"), False),
+        ("[k_len, kv_heads, q_len]", "x[k, h_kv, q]", ("k", "h_kv", "q"), False),
+    ],
+)
+def test_an_element_for_each_pair_is_stored_by_who_owns_its_tile(
+    dims: str, read: str, axes: tuple[str, ...], once: bool
+) -> None:
+    (found,) = plan(f"input x: float32{dims} grad", f"score = score * {read}")
+    assert (found.route, found.axes, found.reads_once) == (Route.DENSE, axes, once)
+
+
+def test_the_end_of_a_dimension_ends_the_reach() -> None:
+    (found,) = plan("input x: float32[heads, 40] grad", "score = score + x[h, 2 * dist - 3]")
+    assert found.reach == Reach(1, 21)
+
+
+@pytest.mark.parametrize(
+    ("index", "low", "high"),
+    [
+        ("clamp(dist, -128, 128) + 128", -128, 128),
+        ("min(abs(dist), 8)", -8, 8),
+        ("min(max(k - pos, 0), 5)", -5, 0),
+        ("dist < 3 and dist > -2", -2, 3),
+        ("t5_bucket(-dist, 32, 128)", -91, 91),
+        ("max(dist, 0) // 64", 63, NOWHERE),
+        ("abs(dist)", -NOWHERE, NOWHERE),
+        ("q - k + 4", -NOWHERE, NOWHERE),
+        ("2 * (k - q) + at[h]", -NOWHERE, NOWHERE),
+    ],
+)
+def test_a_function_of_the_distance_is_summed_along_diagonals_within_its_reach(
+    index: str, low: int, high: int
+) -> None:
+    index = index if " and " not in index else f"where({index}, 1, 0)"
+    lines = "input at: int32[heads]", "input x: float32[heads, n] grad", f"score = score + x[h, {index}]"
+    (found,) = plan(*lines)
+    assert (found.route, found.reach) == (Route.BANDS, Reach(low, high))
 
 
 def test_what_decides_only_a_mask_has_no_gradient() -> None:
@@ -105,7 +141,43 @@ SPECS = {
     "column bucket": ("input x: float32[4] grad", "score = score * x[k % 4]", "mask = causal"),
     "distance": ("input x: float32[kv_heads, 8] grad", "score = score - x[h_kv, clamp(dist, 0, 7)]"),
     "t5": ("input x: float32[heads, 32] grad", "score = score + x[h, t5_bucket(-dist, 32, 20)]"),
+    "every distance": (
+        "input x: float32[heads, 40] grad",
+        "score = score + x[h, abs(dist)]",
+        "mask = causal",
+    ),
+    "offset": ("input x: float16[batch, 60] grad", "score = score + x[b, q - k + 30]"),
+    "one side": (
+        "input x: float32[heads, 9] grad",
+        "score = score * (1.0 + x[h, clamp(dist, 0, 8)])",
+        "mask = sliding_window(30)",
+    ),
+    "table and gate": (
+        "input x: float32[heads, 32] grad",
+        "input gate: float32[batch, heads, q_len] grad",
+        "score = score + gate[b, h, q] * x[h, t5_bucket(-dist, 32, 20)]",
+        "mask = k < 25",
+    ),
+    "two tables": (
+        "input x: float32[5] grad",
+        "input y: float32[heads, 7] grad",
+        "score = softcap(score + x[clamp(dist, 0, 4)], 2.0) + y[h, abs(clamp(dist, -6, 6))]",
+        "dropout = 0.2",
+    ),
+    "table beside a sink": (
+        "input sinks: float32[heads] grad",
+        "input x: float32[heads, 9] grad",
+        "scale = 0.2 + 0.1 * sinks[h]",
+        "score = score + x[h, clamp(dist, -4, 4) + 4]",
+        "sink = sinks[h]",
+        "mask = causal and (dist < 9 or k < 3)",
+    ),
     "dense": ("input x: float16[batch, heads, q_len, k_len] grad", "score = score + x[b, h, q, k]"),
+    "dense by key head": (
+        "input x: float16[k_len, kv_heads, q_len] grad",
+        "score = score * x[k, h_kv, q]",
+        "mask = dist < 9",
+    ),
     "dense by head": ("input x: float32[heads, q_len, k_len] grad", "score = score + 2.0 * x[h, q, k]"),
     "masked dense": (
         "input x: float32[batch, heads, q_len, k_len] grad",
@@ -182,7 +254,11 @@ def inputs_of(variant: Variant, q: Tensor, k: Tensor, broadcast: int = 0) -> dic
     return made
 
 
-@pytest.mark.parametrize("name", SPECS)
+_SLOW = {"every distance", "two tables", "table beside a sink"}
+_NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in SPECS]
+
+
+@pytest.mark.parametrize("name", _NAMES)
 @settings(max_examples=3, deadline=None)
 @given(call=CALLS, broadcast=st.sampled_from([0, 0, 1, 2, 4, 8, 15]))
 def test_gradients_match_the_reference(name: str, call: dict[str, int], broadcast: int) -> None:
@@ -193,7 +269,30 @@ def test_gradients_match_the_reference(name: str, call: dict[str, int], broadcas
         assert_matches_reference(variant, q, k, v, **inputs_of(variant, q, k, broadcast))
 
 
-@pytest.mark.parametrize("name", ["t5", "dense by head", "twice", "column", "sink and score"])
+def test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head() -> None:
+    variant = variant_of(*SPECS["dense by key head"])
+    q, k, v = qkv(batch=2, heads=4, kv_heads=2, q_len=9)
+    with small_tiles(variant):
+        assert_matches_reference(variant, q, k, v, **inputs_of(variant, q, k))
+
+
+def test_without_keys_what_is_read_by_pairs_has_no_gradient() -> None:
+    variant = variant_of(
+        "input sinks: float32[heads]",
+        "input x: float32[q_len, k_len] grad",
+        "input y: float32[5] grad",
+        "score = score + x[q, k] + y[clamp(dist, 0, 4)]",
+        "sink = sinks[h]",
+    )
+    q, k, v = qkv(heads=2, q_len=3, k_len=0)
+    x, y = torch.zeros(3, 0, requires_grad=True), torch.zeros(5, requires_grad=True)
+    out = variant(q, k, v, sinks=torch.zeros(2), x=x, y=y)
+    found = torch.autograd.grad(out.sum(), [x, y])
+    assert [g.shape for g in found] == [(3, 0), (5,)]
+    assert not found[1].any()
+
+
+@pytest.mark.parametrize("name", ["table and gate", "dense by head", "twice", "column", "sink and score"])
 def test_the_same_call_gives_the_same_bits(name: str) -> None:
     """Whatever the order in which programs run."""
     variant = variant_of(*SPECS[name])

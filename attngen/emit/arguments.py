@@ -13,10 +13,11 @@ from dataclasses import astuple, dataclass
 from attngen.emit.host_expr import SIZE_TEXT
 from attngen.emit.scope import Scope
 from attngen.emit.view import Launch
-from attngen.ir.nodes import AttentionIR, Expr, Input
+from attngen.ir.nodes import AttentionIR, Expr, Input, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
+from attngen.plan.tiles import reads_pairs
 
 _ALWAYS = ("heads", "kv_heads", "q_len", "k_len")  # arguments that every kernel has
 
@@ -85,6 +86,7 @@ def size_of(ir: AttentionIR, size: str, tensors: Iterable[str]) -> str:
 
 
 def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
+    tiles = {str(node.value) for node in leaves(*scope.ir.clauses, op=Op.LOAD) if reads_pairs(node)}
     for item in scope.ir.inputs:
         name = scope.names.own(item.name)
         if f"{name}_ptr" in uses:
@@ -92,7 +94,8 @@ def _inputs(scope: Scope, uses: Collection[str]) -> Iterator[_Argument]:
             strides = f"*input_strides({name}, {shape_text(scope, item)})"
             last = len(item.dims) - 1
             for axis in range(len(item.dims)):
-                yield _Argument(f"{name}_stride_{axis}", strides, axis == last)
+                # Where tiles are read, their alignment decides how many elements one access takes.
+                yield _Argument(f"{name}_stride_{axis}", strides, axis == last or item.name in tiles)
 
 
 def shape_text(scope: Scope, item: Input) -> str:

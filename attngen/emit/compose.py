@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
+from attngen.emit.far import make_far
 from attngen.emit.guards import make_guards
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
@@ -24,13 +25,16 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     scope = make_scope(plan, template_texts)
     maths = make_maths(scope)
     ranges = make_ranges(scope)
+    far, far_uses = make_far(scope)
     weights = make_weights(scope, maths)
     learned, learned_uses = make_learned(scope)
     sink, sink_uses = make_sink(scope)
     if learned.sink_reads:
         learned_uses |= sink_uses
     picks = make_picks(scope, maths)
-    tiles, uses = make_tiles(scope, maths, weights, ranges, picks, learned, sink_uses, learned_uses)
-    launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, make_guards(plan), sink, learned, tiles, ranges, picks, weights, maths)
+    tiles, uses = make_tiles(
+        scope, maths, weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses
+    )
+    launch = make_launch(scope, uses | far_uses.all | learned_uses | sink_uses, checked_divisors(plan.ir))
+    parts = (make_call(scope), launch, make_guards(plan), sink, learned, far, tiles, ranges, picks, weights, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from attngen.emit.derivation import derivation
 from attngen.emit.facts import facts_text
+from attngen.emit.learned_doc import far_paragraph, gradients_paragraph
 from attngen.emit.prose import bullet, escaped, folded, paragraph
 from attngen.ir.nodes import AttentionIR
 from attngen.ir.printer import print_ir
@@ -24,6 +25,7 @@ def module_docstring(plan: Plan) -> str:
     parts.append(derivation(ir, plan.key_loops, plan.query_loops))
     facts = [part for fact in facts_text(plan) for part in bullet(fact, 106)]
     parts.append("What is proven of it, for every call:\n\n" + escaped("\n".join(f"    {x}" for x in facts)))
+    parts += [text for text in (far_paragraph(plan), gradients_paragraph(plan)) if text]
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,7 +59,7 @@ def _arguments(ir: AttentionIR) -> list[str]:
         dims = ", ".join(map(str, i.dims))
         shape = f"[{dims}], where a dimension of 1 broadcasts" if i.dims else "of one element"
         order = "; non-decreasing along the last dimension" if i.sorted else ""
-        learned = "; it gets its gradient, summed in an order of no consequence" if i.grad else ""
+        learned = "; it gets its gradient, the same bits every time" if i.grad else ""
         lines.append(f"{i.name}: a {i.dtype} tensor {shape}{order}{learned}.")
     kinds = {Type.FLOAT: "a number, used as float32", Type.INT: "an int of 32 bits", Type.BOOL: "a bool"}
     for p in ir.params:

@@ -20,16 +20,22 @@ from attngen.ir.nodes import Expr, Op
 from attngen.ir.printer import print_expr
 from attngen.plan.learned import Learned, Read, Route
 
-_AXES = {"b": "b", "h": "h", "h_kv": "g", "q": "q", "": "1"}
+_AXES = {"b": "b", "h": "h", "h_kv": "g", "q": "q", "k": "k", "": "1"}
 _WIDEST = 60  # columns of what a docstring names
+_PLACED = (Route.PLACES, Route.DENSE)  # what the dQ kernel may put where it belongs
 
 
 @dataclass(frozen=True)
 class _Numbered:
-    """A read with its place among all reads, the names of its sum and its derivative, and its input."""
+    """A read with its place among all reads, the names of its sums and its derivative, and its input.
+
+    ``sums`` are the sums that dQ's loop carries for it, from row ``row`` on: one, or of a band one for each
+    end of its reach (behind, then ahead).
+    """
 
     number: int
-    sum: str
+    row: int
+    sums: tuple[str, ...]
     by: str
     by_weight: str
     read: Read
@@ -37,7 +43,11 @@ class _Numbered:
 
     @property
     def in_places(self) -> bool:
-        return self.learned.route is Route.PLACES
+        return self.learned.route in _PLACED
+
+    @property
+    def is_band(self) -> bool:
+        return self.learned.route is Route.BANDS
 
     @property
     def needs_derivative(self) -> bool:
@@ -53,48 +63,61 @@ class _Numbered:
 def make_learned(scope: Scope) -> tuple[LearnedView, frozenset[str]]:
     """The view, and the names that its lines read from the kernels' arguments."""
     learned, reads = scope.plan.learned, _numbered(scope)
-    places = [x for x in learned if x.route is Route.PLACES]
+    places = [x for x in learned if x.route in _PLACED]
     units = {x.input.name: (scope.names.fresh(f"unit_{x.input.name}"), n) for n, x in enumerate(places)}
+    bands = {
+        x.input.name: (
+            scope.names.fresh(f"spread_{x.input.name}"),
+            scope.names.fresh(f"unit_{x.input.name}"),
+        )
+        for x in learned
+        if x.route is Route.BANDS
+    }
     derivatives, by_weight = _derivatives(scope, reads), _weight_derivatives(scope, reads)
-    places_of = {r.number: _place(scope, r) for r in reads if r.in_places}
+    places_of = {r.number: _place(scope, r) for r in reads if r.in_places or r.is_band}
     sinks = {r.number: _sink(scope, r) for r in reads if r.read.by_sink is not None}
-    views = tuple(_view(scope, r, places_of.get(r.number), sinks.get(r.number), units) for r in reads)
-    inputs = tuple(_input(scope, x, reads, units) for x in learned)
+    views = tuple(_view(scope, r, places_of.get(r.number), sinks.get(r.number), units, bands) for r in reads)
+    inputs = tuple(_input(scope, x, reads, units, bands) for x in learned)
     blocks = (*places_of.values(), *sinks.values())
     in_loop = [places_of[v.number] for v in views if v.part and v.in_places and not v.by_row]
-    by_score = any(v.part and v.in_places and not v.by_row and not v.by_column for v in views)
-    row_bounds = ("row", "q_len") if by_score else ()  # what keeps a tile's places inside the queries
+    uses = [*_loop_uses((derivatives, by_weight), in_loop, [name for name, _ in units.values()])]
+    if any(v.part and v.in_places and not v.by_row and not v.by_column for v in views):
+        uses += ["row", "q_len"]  # what keeps a tile's places inside the queries
+    uses += ["pos", "k"] if any(v.near_sums for v in views) else []
     view = LearnedView(
         learned=inputs,
         reads=views,
         derivatives=derivatives,
-        derivatives_target=", ".join(r.by for r in reads if r.needs_derivative),
+        derivative_names=tuple((r.number, r.by) for r in reads if r.needs_derivative),
         weight_derivatives=by_weight,
         weight_derivatives_target=", ".join(r.by_weight for r in reads if r.needs_weight_derivative),
         units=tuple(units.values()),
         place_arguments=tuple(a for x in places for a in _arguments(scope, x)),
-        loop_uses=(
-            *_loop_uses((derivatives, by_weight), in_loop, [name for name, _ in units.values()]),
-            *row_bounds,
-        ),
+        row_sums=tuple(name for r in reads for name in r.sums),
+        loop_uses=tuple(uses),
     )
-    uses = (*_uses(blocks), *(u for f in view.derivative_functions for u in f.uses))
-    return view, frozenset(uses) - set(view.place_arguments)
+    known = {*view.place_arguments, *(a for v in views for a in v.arguments)}
+    return view, frozenset((*_uses(blocks), *(u for f in view.derivative_functions for u in f.uses))) - known
 
 
 def _numbered(scope: Scope) -> tuple[_Numbered, ...]:
-    pairs = [(learned, read) for learned in scope.plan.learned for read in learned.reads]
-    return tuple(
-        _Numbered(
-            n,
-            scope.names.fresh(f"sum_{x.input.name}"),
-            scope.names.fresh(f"by_{x.input.name}"),
-            scope.names.fresh(f"weight_by_{x.input.name}") if read.by_weight is not None else "",
-            read,
-            x,
-        )
-        for n, (x, read) in enumerate(pairs)
-    )
+    found: list[_Numbered] = []
+    row = 0
+    for learned in scope.plan.learned:
+        name = learned.input.name
+        for read in learned.reads:
+            wishes = [f"sum_{name}"]
+            if learned.route is Route.BANDS:
+                reach = learned.reach
+                assert reach is not None
+                sides = (("behind", reach.ends_behind), ("ahead", reach.ends_ahead))
+                wishes = [f"sum_{name}_{side}" for side, ends in sides if ends]
+            sums = tuple(scope.names.fresh(wish) for wish in wishes)
+            by = scope.names.fresh(f"by_{name}")
+            by_weight = scope.names.fresh(f"weight_by_{name}") if read.by_weight is not None else ""
+            found.append(_Numbered(len(found), row, sums, by, by_weight, read, learned))
+            row += len(sums)
+    return tuple(found)
 
 
 def _derivatives(scope: Scope, reads: Iterable[_Numbered]) -> Function | None:
@@ -127,7 +150,9 @@ def _place(scope: Scope, r: _Numbered) -> Block:
     parts = scope.plan.score_parts
     columns = () if r.read.is_by_row else parts.column
     load = r.read.load
-    block, indices = scope.kernel.written(load.args, (*scope.program_values, *parts.row, *columns))
+    # A band's place is found by a kernel of its own, from the distance.
+    given = () if r.is_band else (*scope.program_values, *parts.row, *columns)
+    block, indices = scope.kernel.written(load.args, given)
     place = scope.triton.gradient_place(load, indices)
     uses = dict.fromkeys((*block.uses, *scope.triton.reads_of_gradient_place(load)))
     return Block(block.lines, (place.text,), tuple(u for u in uses if u not in block.defines), block.defines)
@@ -139,27 +164,78 @@ def _sink(scope: Scope, r: _Numbered) -> Block:
 
 
 def _view(
-    scope: Scope, r: _Numbered, place: Block | None, sink: Block | None, units: dict[str, tuple[str, int]]
+    scope: Scope,
+    r: _Numbered,
+    place: Block | None,
+    sink: Block | None,
+    units: dict[str, tuple[str, int]],
+    bands: dict[str, tuple[str, str]],
 ) -> ReadView:
+    name = r.learned.input.name
+    far_sums, near_sums = _beyond(scope, r)
     is_kept = "weights > 0.0" if scope.plan.weights.zero_where_masked else 'logit != float("-inf")'
     changed = _part("d_weights", is_kept, r.read.by_weight, r.by_weight)
     if changed and not r.needs_weight_derivative:  # a constant: only what is kept adds it
         changed = f"tl.where({is_kept}, {changed}, 0.0)"
     return ReadView(
         number=r.number,
-        sum=r.sum,
+        sum="" if r.is_band else r.sums[0],
         part=" + ".join(p for p in (_part("d_final", "weights > 0.0", r.read.by_score, r.by), changed) if p),
         d_final=r.read.by_score is not None,
         sink_part=_part("d_sink", "sink_weight > 0.0", r.read.by_sink, sink.results[0] if sink else ""),
         sink_lines=sink.lines if sink else (),
         in_places=r.in_places,
+        is_dense=r.learned.route is Route.DENSE,
+        is_band=r.is_band,
         by_program=r.read.rate <= Rate.PROGRAM,
         by_row=r.read.is_by_row,
         by_column=r.read.rate is Rate.COLUMN,
         lines=place.lines if place else (),
         place=place.results[0] if place else "",
-        unit=units[r.learned.input.name][0] if place else "",
+        unit=units[name][0] if name in units else "",
+        pointer=f"{scope.names.gradient(name)}_ptr",
+        arguments=tuple(_arguments(scope, r.learned)),
+        spread=bands[name][0] if name in bands else "",
+        spread_lines=_spread_lines(place.uses) if r.is_band and place else (),
+        far_sums=far_sums,
+        near_sums=near_sums,
     )
+
+
+def _spread_lines(uses: Iterable[str]) -> tuple[str, ...]:
+    """The words of a place that is found from a distance alone: that of a key at 0."""
+    used = set(uses)
+    head = "tl.program_id(1) % heads"
+    lines = {
+        "b": "b = tl.program_id(1) // heads",
+        "h": f"h = {head}",
+        "h_kv": f"h_kv = {'h' if 'h' in used else head} // (heads // kv_heads)",
+        "pos": "pos = distance  # of a key at 0",
+        "q": "q = distance - (k_len - q_len)  # of a key at 0",
+        "k": "k = distance * 0",
+    }
+    return tuple(line for word, line in lines.items() if word in used)
+
+
+def _beyond(scope: Scope, r: _Numbered) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How a band's sums beyond its reach take in a far tile, and any other."""
+    reach, far = r.learned.reach, scope.plan.far if scope.plan.splits_far else None
+    if reach is None:
+        return (), ()
+    both = far is not None and far.reach.ends_behind and far.reach.ends_ahead
+    far_sums, near_sums = [], []
+    sums = iter(r.sums)
+    if reach.ends_behind:
+        behind = next(sums)
+        near_sums.append(f"{behind} += tl.sum(tl.where(pos - k >= {reach.high}, part, 0.0), 1)")
+        if far is not None and far.reach.ends_behind:
+            far_sums.append(f"{behind} += {'tl.where(n < near_lo, across, 0.0)' if both else 'across'}")
+    if reach.ends_ahead:
+        ahead = next(sums)
+        near_sums.append(f"{ahead} += tl.sum(tl.where(pos - k <= {reach.low}, part, 0.0), 1)")
+        if far is not None and far.reach.ends_ahead:
+            far_sums.append(f"{ahead} += {'tl.where(n < near_lo, 0.0, across)' if both else 'across'}")
+    return tuple(far_sums), tuple(near_sums)
 
 
 def _part(gradient: str, is_kept: str, derivative: Expr | None, text: str) -> str:
@@ -174,22 +250,40 @@ def _part(gradient: str, is_kept: str, derivative: Expr | None, text: str) -> st
 
 
 def _input(
-    scope: Scope, learned: Learned, reads: Iterable[_Numbered], units: dict[str, tuple[str, int]]
+    scope: Scope,
+    learned: Learned,
+    reads: Iterable[_Numbered],
+    units: dict[str, tuple[str, int]],
+    bands: dict[str, tuple[str, str]],
 ) -> LearnedInput:
     item = learned.input
-    numbers = [r.number for r in reads if r.learned is learned]
-    in_places = learned.route is Route.PLACES
+    own = [r for r in reads if r.learned is learned]
+    reach = learned.reach
+    beyond: list[tuple[int, int]] = []
+    if reach is not None:
+        ends = [reach.high] * reach.ends_behind + [reach.low] * reach.ends_ahead
+        beyond = [(own[0].row + n, end) for n, end in enumerate(ends)]
+    spread, band_unit = bands.get(item.name, ("", ""))
     return LearnedInput(
         name=scope.names.own(item.name),
         gradient=scope.names.gradient(item.name),
         position=3 + scope.ir.inputs.index(item),
-        is_read=bool(numbers),
-        in_places=in_places and bool(numbers),
+        is_read=bool(own),
+        in_places=learned.route in _PLACED and bool(own),
+        is_dense=learned.route is Route.DENSE,
+        is_band=learned.route is Route.BANDS,
         reads_once=learned.reads_once,
-        sums=" + ".join(f"sum_of[{n}]" for n in numbers),
+        sums=" + ".join(f"sum_of[{r.row}]" for r in own),
         axes="".join(_AXES[a] for a in learned.axes),
         shape=shape_text(scope, item),
+        rank=len(item.dims),
         unit_number=units[item.name][1] if item.name in units else 0,
+        read_number=own[0].number if own else 0,
+        low=0 if reach is None else reach.low,
+        high=0 if reach is None else reach.high,
+        beyond=tuple(beyond),
+        band_unit=band_unit,
+        spread=spread,
     )
 
 

@@ -28,6 +28,7 @@ def make_maths(scope: Scope) -> Maths:
         gain=_gain(scope),
         keep_keys=" & ".join(["(column < k_len)", *kept]),
         keep_pairs=" & ".join(["(row < q_len)", "(column < k_len)", *kept]),
+        keep_whole="".join(kept),
         times_factor="" if plan.logits.factor is ONE else f" * {scope.uniform(plan.logits.factor)}",
         scale_by_head=scope.scale_by_head,
         scale_after="" if ir.scale is ONE else scale,

@@ -32,6 +32,7 @@ FUNCTIONS += (
     "may_keep",
     "run_attention",
 )
+FUNCTIONS += ("far_logits", "far_logits_and_derivative", "far_derivatives")
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
@@ -90,6 +91,10 @@ class Names:
         """What the module calls an input, param or run-time size of the spec."""
         return self._own[name]
 
+    def adopt(self, name: str, wish: str) -> None:
+        """Give a name of the plan's own one in the module: ``wish``, or the nearest to it."""
+        self._own[name] = self.fresh(wish)
+
     def gradient(self, name: str) -> str:
         """What the module calls the gradient of a learned input."""
         return self._gradients[name]
@@ -108,6 +113,10 @@ class Names:
         self._tried[wish] = number
         self._taken.update(name + suffix for suffix in suffixes)
         return name
+
+    def wish(self, node: Expr, wish: str) -> None:
+        """Name a value before ``part`` does: ``wish``, or the nearest to it."""
+        self._parts[node] = self.fresh(wish)
 
     def part(self, node: Expr) -> str:
         """The name of a value that gets a line of its own; the same wherever it stands."""

@@ -31,7 +31,8 @@ def make_ranges(scope: Scope) -> Ranges:
 def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> RangeFunction:
     roots = tuple(e for r in loops.ranges for e in ends(r))
     block = scope.kernel.results(roots, scope.program_values)
-    writer = _Writer(loops, f"{streamed}_len", dict(zip(roots, block.results, strict=True)), streamed == "q")
+    texts = dict(zip(roots, block.results, strict=True))
+    writer = _Writer(loops, f"{streamed}_len", texts, streamed == "q", scope.plan.splits_far)
     lines, result = writer.body()
     uses = [*block.uses, f"{streamed}_len", *([WHOLE] if writer.asks_whole else [])]
     by_head = {"h", *scope.program_block().defines}
@@ -43,7 +44,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
         uses=scope.parameters(uses),
         block="BLOCK_N" if streamed == "k" else "BLOCK_M",
         has_interior=loops.has_interior,
-        has_gaps=loops.has_gaps,
+        has_gaps=loops.has_gaps or scope.plan.splits_far,
         is_by_head=not by_head.isdisjoint(uses),
     )
 
@@ -51,11 +52,14 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
 class _Writer:
     """Writes one function's body, given the texts of the ranges' ends."""
 
-    def __init__(self, loops: Loops, length: str, texts: dict[Expr, str], may_be_ragged: bool) -> None:
+    def __init__(
+        self, loops: Loops, length: str, texts: dict[Expr, str], may_be_ragged: bool, is_split: bool
+    ) -> None:
         self._loops = loops
         self._length = length
         self._texts = texts
         self.asks_whole = may_be_ragged and loops.has_interior
+        self._gaps = ", ()" if is_split else ""  # where far tiles get a loop of their own
 
     def body(self) -> tuple[list[str], str]:
         """The lines, and what the function returns."""
@@ -81,7 +85,7 @@ class _Writer:
             lines.append(f"full_hi = {end if start == '0' else f'tl.maximum({end}, lo)'}")
             if self.asks_whole:
                 lines.append(f"full_hi = tl.where({WHOLE}, full_hi, lo)")
-            return lines, "(lo, full_hi), (full_hi, hi)"
+            return lines, f"(lo, full_hi{self._gaps}), (full_hi, hi{self._gaps})"
         lines.append(self._interior(0, "lo", "hi", "full_lo", "full_hi"))
         return [*lines, "inside = full_hi - full_lo"], (
             "(full_lo, full_hi, ()), (lo, hi - inside, ((full_lo, inside),))"

@@ -14,6 +14,7 @@ from attngen.ir.nodes import CORNERS, SIZES, AttentionIR, Expr, Op, leaves, ment
 from attngen.ir.types import Type
 from attngen.plan.arithmetic import arithmetic
 from attngen.plan.base2 import SCALE
+from attngen.plan.far import Far
 from attngen.plan.plan import Plan
 
 _FIRST = ("dot", "weights", "q", "pos", "k", "b", "h", "h_kv", *CORNERS, "q_len", "k_len", *SIZES)
@@ -65,9 +66,13 @@ class Scope:
 
         return tuple(sorted(dict.fromkeys(names), key=rank))
 
-    def program_block(self) -> Block:
-        """The lines of ``program_values``, after the scale where the kernels compute it."""
-        block = self.kernel.assignments(self.program_values)
+    def program_block(self, *, with_far: bool = True) -> Block:
+        """The lines of ``program_values``, after the scale where the kernels compute it.
+
+        Without ``with_far``, none of what far tiles alone read.
+        """
+        far = () if with_far else far_values(self.plan.far)
+        block = self.kernel.assignments([value for value in self.program_values if value not in far])
         if not self.scale_by_head:
             return block
         scale = self.kernel.results([self.ir.scale])
@@ -86,8 +91,15 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     reads = [r for x in plan.learned for r in x.reads]
     roots += tuple(e for r in reads for e in (r.load, r.by_score, r.by_weight, r.by_sink) if e)
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
+    roots += () if plan.far is None else far_roots(plan)
     numbers = arithmetic(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
+    for read in plan.far.reads if plan.far is not None else ():
+        name = names.own(str(read.load.value))
+        names.adopt(str(read.stand_in.value), f"{name}_far")
+        for side, value in (("behind", read.behind), ("ahead", read.ahead)):
+            if value is not None:
+                names.wish(value, f"{name}_{side}")
     triton = TritonExpr(plan.ir, numbers, names)
     kernel, host = Writer(triton, names), Writer(HostExpr(numbers.intervals, names), names)
     return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
@@ -98,10 +110,27 @@ def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
+    wanted.update(dict.fromkeys(far_values(plan.far)))
     # Loads leave the range functions, but for those that only they make.
     loads = (n for n in leaves(*bounds, op=Op.LOAD) if not mentions(n, *CORNERS))
     wanted.update(dict.fromkeys(loads))
     return tuple(node for node in postorder(*wanted) if node in wanted)
+
+
+def far_roots(plan: Plan) -> tuple[Expr, ...]:
+    """Every expression that stands in far tiles alone."""
+    far = plan.far
+    if far is None:
+        return ()
+    derivatives = (read.by_score for x in plan.learned for read in x.reads if read.by_score is not None)
+    moved = (far.of(e) for e in (plan.logits.tile, plan.logits.derivative, *derivatives))
+    return *moved, *far_values(far)
+
+
+def far_values(far: Far | None) -> tuple[Expr, ...]:
+    """What is loaded once a program for all far tiles on one side."""
+    reads = far.reads if far is not None and far.is_split else ()
+    return tuple(value for read in reads for value in (read.behind, read.ahead) if value is not None)
 
 
 def ends(loop_range: Range) -> tuple[Expr, ...]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from attngen.emit.far import FarUses
 from attngen.emit.names import HELPERS
 from attngen.emit.scope import Scope, float_arguments
 from attngen.emit.statements import Block
 from attngen.emit.view import (
     Context,
+    FarView,
     Function,
     LearnedView,
     Maths,
@@ -36,6 +38,8 @@ def make_tiles(
     ranges: Ranges,
     picks: Picks,
     learned: LearnedView,
+    far: FarView,
+    far_uses: FarUses,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
 ) -> tuple[Tiles, frozenset[str]]:
@@ -71,6 +75,7 @@ def make_tiles(
         *maths.functions,
         *weights.weight_functions,
         *learned.derivative_functions,
+        *far.far_functions,
         *ranges.ranges,
         *picks.functions_of_corners,
     )
@@ -78,12 +83,25 @@ def make_tiles(
     uses -= {"logit", "FAST_RECIPROCAL"}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
+        program_near=(
+            *(["seed = tl.load(Seed)"] if dropout else []),
+            *scope.program_block(with_far=False).lines,
+        ),
         row_score=row_score.lines,
         row_mask=row_mask.lines,
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*_uses(columns), *maths.logits.uses, *keeps, *factor, *changes, *q_corner, *dropout),
+            (
+                *_uses(columns),
+                *maths.logits.uses,
+                *keeps,
+                *factor,
+                *changes,
+                *q_corner,
+                *dropout,
+                *sorted(far_uses.forward),
+            ),
             (_LOCAL, columns),
             (*around, *sink_uses),
             floats,
@@ -91,13 +109,13 @@ def make_tiles(
         sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (_LOCAL, columns), (), floats),
         deltas=_context((*_uses(columns), *q_corner, *backward), (_LOCAL, columns), around, floats),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *changes, *scale),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *changes, *scale, *sorted(far_uses.dkdv)),
             (_LOCAL_TRANSPOSED, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses),
             floats,
         ),
         dq=_context(
-            (*_uses(columns), *q_corner, *backward, *learned.loop_uses),
+            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *sorted(far_uses.dq)),
             (_LOCAL, columns),
             (*around, *learned_uses),
             floats,

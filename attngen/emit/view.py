@@ -103,6 +103,7 @@ class Maths:
     gain: str
     keep_keys: str
     keep_pairs: str
+    keep_whole: str
     times_factor: str
     scale_by_head: bool
     scale_after: str
@@ -210,9 +211,13 @@ class Picks:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Lines computed once a program, a row and a column, and what of the maths each kernel needs."""
+    """Lines computed once a program, a row and a column, and what of the maths each kernel needs.
+
+    ``program_near`` leaves out what far tiles alone read.
+    """
 
     program: tuple[str, ...]
+    program_near: tuple[str, ...]
     row_score: tuple[str, ...]
     row_mask: tuple[str, ...]
     column_score: tuple[str, ...]
@@ -230,12 +235,33 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class FarView:
+    """Lines for tiles far from the diagonal. ``near_keys`` and ``near_queries`` are the ends of what is near.
+
+    ``held_lines`` load what is one and the same along a whole diagonal of tiles.
+    """
+
+    has_far: bool
+    far_functions: tuple[Function, ...]
+    far_logits: str
+    far_gradient: str
+    far_derivatives: str
+    far_key_lines: tuple[str, ...]
+    far_query_lines: tuple[str, ...]
+    near_keys: tuple[str, str]
+    near_queries: tuple[str, str]
+    held_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ReadView:
     """One read of a learned input: the texts of what each score and each row give to its gradient.
 
     ``part`` is a score's part and ``sink_part`` a row's, "" where there is none; ``d_final`` says that the
     part reads the gradient of the final score. ``sum`` names the row's sum of them. With ``in_places`` they
-    go to ``place``, as whole numbers of ``unit``.
+    go to ``place``, as whole numbers of ``unit``; a dense read's only if the kernel got a ``pointer``. Of a
+    band, ``far_sums`` and ``near_sums`` add up what lies beyond its reach, and ``spread`` names the kernel
+    that adds the rest to ``place``.
     """
 
     number: int
@@ -245,42 +271,72 @@ class ReadView:
     sink_part: str
     sink_lines: tuple[str, ...]
     in_places: bool
+    is_dense: bool
+    is_band: bool
     by_program: bool
     by_row: bool
     by_column: bool
     lines: tuple[str, ...]
     place: str
     unit: str
+    pointer: str
+    arguments: tuple[str, ...]
+    spread: str
+    spread_lines: tuple[str, ...]
+    far_sums: tuple[str, ...]
+    near_sums: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class LearnedInput:
-    """A learned input in the launcher: its rows of the kernel's ``sums``, ``axes`` that index its dims."""
+    """A learned input in the launcher: its rows of the kernel's ``sums``, ``axes`` that index its dims.
+
+    ``beyond`` has, for each end of a band's reach, its row of the sums and the distance.
+    """
 
     name: str
     gradient: str
     position: int
     is_read: bool
     in_places: bool
+    is_dense: bool
+    is_band: bool
     reads_once: bool
     sums: str
     axes: str
     shape: str
+    rank: int
     unit_number: int
+    read_number: int
+    low: int
+    high: int
+    beyond: tuple[tuple[int, int], ...]
+    band_unit: str
+    spread: str
+
+    @property
+    def is_whole(self) -> str:
+        """Whether neither queries nor keys broadcast, as a condition."""
+        q, k = (f"{self.name}.shape[{self.axes.index(axis)}]" for axis in "qk")
+        return f"({q}, {k}) == (q.shape[2], k.shape[2])"
 
 
 @dataclass(frozen=True)
 class LearnedView:
-    """What the dQ kernel gathers for learned inputs; ``loop_uses`` are the names its loop needs for that."""
+    """What the kernels gather for learned inputs; ``loop_uses`` are the names that dQ's loop needs for that.
+
+    ``row_sums`` names the sums that dQ's loop carries for each query.
+    """
 
     learned: tuple[LearnedInput, ...]
     reads: tuple[ReadView, ...]
     derivatives: Function | None
-    derivatives_target: str
+    derivative_names: tuple[tuple[int, str], ...]
     weight_derivatives: Function | None
     weight_derivatives_target: str
     units: tuple[tuple[str, int], ...]
     place_arguments: tuple[str, ...]
+    row_sums: tuple[str, ...]
     loop_uses: tuple[str, ...]
 
     @property
@@ -298,8 +354,65 @@ class LearnedView:
         return any("d_weights" in r.part for r in self.reads)
 
     @property
-    def reads_of_score(self) -> tuple[ReadView, ...]:
-        return tuple(r for r in self.reads if r.part)
+    def gathered_target(self) -> str:
+        """What dQ's loop assigns the derivatives to, "" if it needs none."""
+        return self._target(self.gathered_reads)
+
+    @property
+    def band_target(self) -> str:
+        return self._target(self.band_reads)
+
+    @property
+    def dense_target(self) -> str:
+        return self._target(self.dense_reads)
+
+    def _target(self, reads: tuple[ReadView, ...]) -> str:
+        wanted = {r.number for r in reads}
+        names = [name if number in wanted else "_" for number, name in self.derivative_names]
+        return ", ".join(names) if set(names) - {"_"} else ""
+
+    @property
+    def gathered_reads(self) -> tuple[ReadView, ...]:
+        """Reads of the score that dQ's loop gathers, all or in part."""
+        return tuple(r for r in self.reads if r.part and (r.near_sums or not r.is_band))
+
+    @property
+    def band_reads(self) -> tuple[ReadView, ...]:
+        return tuple(r for r in self.reads if r.is_band)
+
+    @property
+    def dense_reads(self) -> tuple[ReadView, ...]:
+        return tuple(r for r in self.reads if r.is_dense)
+
+    @property
+    def own_reads(self) -> tuple[ReadView, ...]:
+        """Reads with a kernel whose programs own tiles of the gradient."""
+        return self.band_reads + self.dense_reads
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the dQ kernel gathers anything."""
+        return bool(self.row_sums)
+
+    @property
+    def puts(self) -> bool:
+        """Whether parts are put into places."""
+        return bool(self.units or self.band_reads)
+
+    @property
+    def uses_sums(self) -> bool:
+        return self.has_sums or self.sums_beyond or self.measures
+
+    @property
+    def sums_beyond(self) -> bool:
+        """Whether some band's reach ends."""
+        return any(x.beyond for x in self.learned)
+
+    @property
+    def launches_doc(self) -> str:
+        """What the launches that gather_learned is given do."""
+        parts = ["``launch_dq`` runs the dQ kernel with further arguments."] if self.gathers else []
+        return " ".join(parts)
 
     @property
     def row_reads(self) -> tuple[ReadView, ...]:
@@ -313,26 +426,28 @@ class LearnedView:
     @property
     def dq_state(self) -> str:
         """What the dQ kernel's loop carries."""
-        return ", ".join(["dq", *(r.sum for r in self.reads)])
+        return ", ".join(["dq", *self.row_sums])
 
     @property
     def has_sums(self) -> bool:
         """Whether some gradient is the sum of its rows' sums."""
-        return any(x.is_read and not x.in_places for x in self.learned)
+        return any(x.is_read and not x.in_places and not x.is_band for x in self.learned)
 
     @property
     def measures(self) -> bool:
-        """Whether parts of some gradient share places, so that their magnitude must be known first."""
+        """Whether parts of some gradient may share places, so that their magnitude must be known first."""
         return bool(self.units)
 
     @property
     def always_measures(self) -> bool:
-        return any(x.in_places and not x.reads_once for x in self.learned)
+        return any(x.in_places and not x.is_dense for x in self.learned)
 
     @property
     def places(self) -> str:
         """The items of the tuple of all places and their strides."""
-        return ", ".join(f"*with_strides({x.gradient})" for x in self.learned if x.in_places) + ","
+        rank = bool(self.dense_reads)
+        items = (f"{x.gradient}{f', {x.rank}' if rank else ''}" for x in self.learned if x.in_places)
+        return ", ".join(f"*with_strides({item})" for item in items) + ","
 
     @property
     def units_of_sums(self) -> str:
@@ -341,7 +456,8 @@ class LearnedView:
     @property
     def shares_places(self) -> str:
         """Whether some element takes the parts of several scores, as a condition."""
-        return " or ".join(f"{x.gradient}.dtype == torch.int64" for x in self.learned if x.in_places)
+        shared = (x.gradient for x in self.learned if x.in_places)
+        return " or ".join(f"({g} is not None and {g}.dtype == torch.int64)" for g in shared)
 
     @property
     def no_places(self) -> str:
@@ -419,7 +535,9 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Guards, Sink, LearnedView, Tiles, Ranges, Picks, WeightsView, Maths):
+class View(
+    Call, Launch, Guards, Sink, LearnedView, FarView, Tiles, Ranges, Picks, WeightsView, Maths
+):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

@@ -5,12 +5,18 @@ program owns:
 
     slopes[h]                      ->  SUMS: each query's own sum over the keys, then torch's sum over queries
     bias[b, h, q]                  ->  SUMS
-    bias[b, h, q, k]               ->  PLACES, each element read once: stored where it belongs
-    table[h, bucket(dist)]         ->  PLACES, added up in whole numbers
+    table[h, bucket(dist)]         ->  BANDS: a sum for each distance, then over the distances of a bucket
+    bias[b, h, q, k]               ->  DENSE: each part is stored where it belongs, once
+    bias[h, q, k]                  ->  DENSE: a program owns a tile and adds up the batch, one after the other
+    table[h, path[b, q, k]]        ->  PLACES, added up in whole numbers
 
-Floating-point sums depend on their order, and atomics have none. Hence sums of whole numbers: each part is
-rounded to a multiple of a unit small enough for all parts together (2**-61 of the sum of their magnitudes,
-which a first pass over the scores finds), and integers add up to the same in any order.
+Floating-point sums depend on their order, and atomics have none. SUMS, BANDS and DENSE add in an order that
+the launch fixes. For PLACES, whatever the index, sums of whole numbers: each part is rounded to a multiple of
+a unit small enough for all parts together (2**-61 of the sum of their magnitudes, which a first pass over the
+scores finds), and integers add up to the same in any order.
+
+BANDS takes a table's far distances, at which it reads one element on each side of the diagonal, as sums of
+each query; only the band of tiles where the element changes is visited again, along its diagonals.
 """
 
 from __future__ import annotations
@@ -20,10 +26,12 @@ from enum import Enum
 from functools import reduce
 
 from attngen.analysis.derivative import gradients
+from attngen.analysis.diagonal import Reach
 from attngen.analysis.rates import Rate, join, rate_of
 from attngen.analysis.simplify import simple
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves
 from attngen.plan.base2 import argument_of, over_product
+from attngen.plan.far import distances_of, reach_of_load
 
 _ZERO = const(0.0)
 
@@ -35,6 +43,8 @@ class Route(Enum):
     """How the parts of one input's gradient come together."""
 
     SUMS = "sums"  # a sum for each query, then over what the input does not index
+    BANDS = "bands"  # a sum for each distance, then over the distances that read one element
+    DENSE = "dense"  # a tile of the input for each tile of scores; what broadcasts is added up in order
     PLACES = "places"  # each part goes to the place that was read
 
 
@@ -64,7 +74,8 @@ class Learned:
     """A learned input, every place that reads it, and the route of its gradient.
 
     ``axes`` are the words of a SUMS input's dimensions, "" for a dimension of size 1. ``reads_once`` says
-    that no element is read twice, unless a dimension of the tensor broadcasts.
+    that no element is read twice, unless a dimension of the tensor broadcasts. ``reach`` holds the distances
+    at which the element of a BANDS input changes.
     """
 
     input: Input
@@ -72,6 +83,7 @@ class Learned:
     reads: tuple[Read, ...]
     axes: tuple[str, ...] = ()
     reads_once: bool = False
+    reach: Reach | None = None
 
 
 def learned_inputs(ir: AttentionIR) -> tuple[Learned, ...]:
@@ -87,8 +99,15 @@ def _learned(ir: AttentionIR, item: Input) -> Learned:
     same = axes[0] if len(set(axes)) == 1 else None
     if same is not None and all(read.is_by_row for read in reads):
         return Learned(item, Route.SUMS, reads, same)
-    once = len(reads) == 1 and same is not None and {"b", "h", "q", "k"} <= set(same)
-    return Learned(item, Route.PLACES, reads, reads_once=once)
+    owned = ir.is_softmax and ir.weight is None  # kernels that own a tile know the softmax's gradient alone
+    if owned and len(reads) == 1 and reads[0].by_sink is None:
+        if same is not None and {"q", "k"} <= set(same):
+            return Learned(item, Route.DENSE, reads, same, reads_once={"b", "h"} <= set(same))
+        indices = distances_of(reads[0].load)
+        if indices is not None:
+            reach = reach_of_load(indices, item, {i.name: i.dtype for i in ir.inputs})
+            return Learned(item, Route.BANDS, reads, reach=reach)
+    return Learned(item, Route.PLACES, reads)
 
 
 def _reads(ir: AttentionIR, item: Input) -> tuple[Read, ...]:

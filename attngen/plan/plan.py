@@ -13,6 +13,7 @@ from attngen.analysis.simplify import simple
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
+from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
@@ -60,6 +61,7 @@ class Plan:
     facts: Facts
     weights: Weights
     learned: tuple[Learned, ...] = ()
+    far: Far | None = None
 
     @cached_property
     def derivative_is_uniform(self) -> bool:
@@ -83,6 +85,11 @@ class Plan:
         if bound is None or bound.op is not Op.CONST or self.ir.sink is not None:
             return False
         return float(bound.value or 0) <= _LARGEST_BOUND
+
+    @property
+    def splits_far(self) -> bool:
+        """Whether the tiles far from the diagonal have loops of their own."""
+        return self.far is not None and self.far.is_split
 
     @property
     def is_masked(self) -> bool:
@@ -116,7 +123,15 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         facts=facts_of(ir),
         weights=weights,
         learned=learned_inputs(ir),
+        far=_far(ir, logits, (key_loops, query_loops)),
     )
+
+
+def _far(ir: AttentionIR, logits: Logits, loops: tuple[Loops, Loops]) -> Far | None:
+    """A softmax's alone, where no list of tiles stands between the loop and the diagonal."""
+    if not ir.is_softmax or ir.weight is not None or loops[0].picks is not None:
+        return None
+    return far_tiles((logits.tile, logits.derivative), loops, ir.inputs)
 
 
 def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:

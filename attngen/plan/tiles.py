@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.analysis.rates import Rate, rate_of
-from attngen.ir.nodes import AttentionIR, Op, leaves
+from attngen.ir.nodes import AttentionIR, Expr, Op, leaves
 
 KERNELS = ("forward", "dkdv", "dq")
 
@@ -104,13 +104,17 @@ _WITH_WEIGHT: dict[str, dict[int, dict[str, Tile]]] = {
     "sm_90": {128: {"dkdv": Tile(32, 64, 4, 3)}},
 }
 
-# Beside an address for every score (a dense bias, a table by distance); sized by compiling, not yet measured.
+# Beside an address for every score of a table by distance: 128 is measured, 256 sized by compiling.
 _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
     "sm_90": {
-        64: {"dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 4, 3)},
-        128: {"forward": Tile(64, 32, 4, 3), "dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 4, 3)},
+        128: {"forward": Tile(64, 32, 4, 3)},
         256: {"forward": Tile(128, 32, 8, 2), "dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 8, 2)},
     },
+}
+
+# Beside a tile of a dense bias, which comes in whole rows; 128 is measured.
+_WITH_PAIRS: dict[str, dict[int, dict[str, Tile]]] = {
+    "sm_90": {128: {"forward": Tile(64, 64, 4, 2)}, 256: _WITH_READS["sm_90"][256]},
 }
 
 
@@ -121,9 +125,15 @@ def tiles_for(ir: AttentionIR) -> Table:
         table = _replaced(table, _WITH_DROPOUT)
     if ir.weight is not None and ir.is_softmax:
         table = _replaced(table, _WITH_WEIGHT)
-    if any(rate_of(node) is Rate.TILE for node in leaves(ir.final_score, ir.mask, op=Op.LOAD)):
-        table = _replaced(table, _WITH_READS)
+    reads = [n for n in leaves(ir.final_score, ir.mask, op=Op.LOAD) if rate_of(n) is Rate.TILE]
+    if reads:
+        table = _replaced(table, _WITH_PAIRS if all(map(reads_pairs, reads)) else _WITH_READS)
     return table
+
+
+def reads_pairs(node: Expr) -> bool:
+    """Whether a load's queries and keys run along dimensions of their own."""
+    return {Rate.ROW, Rate.COLUMN} <= {rate_of(index) for index in node.args}
 
 
 def _replaced(table: Table, others: dict[str, dict[int, dict[str, Tile]]]) -> Table:
