@@ -31,6 +31,7 @@ _MOST_NODES = (
     200  # of a mask that is computed place by place, and whose clauses are weighed against each other
 )
 _MOST_PARTS = 8  # of a chain of clauses that are
+_MOST_WEIGHED = 12  # clauses of one mask, of all its chains
 _MOST_PLACES = 300  # looked at before a proof is tried
 
 
@@ -135,10 +136,12 @@ def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
         return
     stack = [ir.mask]
     seen: set[Expr] = set()
-    while stack:
-        whole = stack.pop()
+    weighed = 0
+    while stack and weighed < _MOST_WEIGHED:
+        whole = stack.pop(0)  # the outermost first
         parts = _parts(whole) if whole not in seen else []
         seen.add(whole)
+        weighed += len(parts)
         stack += parts
         for part in parts:
             rest = reduce(lambda a, b: make(whole.op, a, b), [p for p in parts if p is not part])
