@@ -27,9 +27,8 @@ from attngen.ir.types import Type
 _OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
 _ALONE = {word("q"): word("q_first"), word("pos"): make(Op.ADD, word("q_first"), _OFFSET)}
 
-_MOST_NODES = (
-    200  # of a mask that is computed place by place, and whose clauses are weighed against each other
-)
+_MOST_NODES = 200  # of a mask that is computed place by place
+_MOST_NODES_WEIGHED = 60  # of one whose clauses are weighed against each other
 _MOST_PARTS = 8  # of a chain of clauses that are
 _MOST_WEIGHED = 12  # clauses of one mask, of all its chains
 _MOST_PLACES = 300  # looked at before a proof is tried
