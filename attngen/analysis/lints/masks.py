@@ -27,10 +27,10 @@ from attngen.ir.types import Type
 _OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
 _ALONE = {word("q"): word("q_first"), word("pos"): make(Op.ADD, word("q_first"), _OFFSET)}
 
-_MOST_NODES = (
-    200  # of a mask that is computed place by place, and whose clauses are weighed against each other
-)
+_MOST_NODES = 200  # of a mask that is computed place by place
+_MOST_NODES_WEIGHED = 60  # of one whose clauses are weighed against each other
 _MOST_PARTS = 8  # of a chain of clauses that are
+_MOST_WEIGHED = 12  # clauses of one mask, of all its chains
 _MOST_PLACES = 300  # looked at before a proof is tried
 
 
@@ -127,7 +127,7 @@ def _claim(ir: AttentionIR, mask: Expr) -> tuple[str | None, bool]:
 
 def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
     """mask = causal and dist > -5: a clause that the rest implies, or that never holds."""
-    if ir.mask.op is Op.CONST or _is_long(ir.mask) or _never_holds(ir.mask, ir):
+    if ir.mask.op is Op.CONST or len(postorder(ir.mask)) > _MOST_NODES_WEIGHED or _never_holds(ir.mask, ir):
         return
     span = ir.spans.get("mask")
     if _never_holds(make(Op.NOT, ir.mask), ir):
@@ -135,10 +135,12 @@ def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
         return
     stack = [ir.mask]
     seen: set[Expr] = set()
-    while stack:
-        whole = stack.pop()
+    weighed = 0
+    while stack and weighed < _MOST_WEIGHED:
+        whole = stack.pop(0)  # the outermost first
         parts = _parts(whole) if whole not in seen else []
         seen.add(whole)
+        weighed += len(parts)
         stack += parts
         for part in parts:
             rest = reduce(lambda a, b: make(whole.op, a, b), [p for p in parts if p is not part])
