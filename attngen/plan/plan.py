@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from attngen.analysis.block_range import hulls, key_ranges, query_ranges
@@ -128,10 +128,11 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
 
 
 def _far(ir: AttentionIR, logits: Logits, loops: tuple[Loops, Loops]) -> Far | None:
-    """A softmax's alone, where no list of tiles stands between the loop and the diagonal."""
-    if not ir.is_softmax or ir.weight is not None or loops[0].picks is not None:
+    """A softmax's alone; with no loop of their own where a list of tiles says which to visit."""
+    if not ir.is_softmax or ir.weight is not None:
         return None
-    return far_tiles((logits.tile, logits.derivative), loops, ir.inputs)
+    far = far_tiles((logits.tile, logits.derivative), loops, ir.inputs)
+    return far if far is None or loops[0].picks is None else replace(far, is_split=False)
 
 
 def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:
