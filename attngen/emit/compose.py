@@ -36,5 +36,17 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
         scope, maths, weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses
     )
     launch = make_launch(scope, uses | far_uses.all | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, make_guards(plan), sink, learned, far, tiles, ranges, picks, weights, maths)
+    parts = (
+        make_call(scope),
+        launch,
+        make_guards(plan),
+        sink,
+        learned,
+        far,
+        tiles,
+        ranges,
+        picks,
+        weights,
+        maths,
+    )
     return View(**{name: value for part in parts for name, value in vars(part).items()})

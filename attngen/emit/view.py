@@ -535,9 +535,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(
-    Call, Launch, Guards, Sink, LearnedView, FarView, Tiles, Ranges, Picks, WeightsView, Maths
-):
+class View(Call, Launch, Guards, Sink, LearnedView, FarView, Tiles, Ranges, Picks, WeightsView, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

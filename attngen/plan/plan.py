@@ -143,6 +143,7 @@ def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:
     all_keys, all_queries = hulls(ir.mask, ir.inputs)
     return Loops((all_keys,), chosen), Loops((all_queries,), chosen)
 
+
 # exp(score) is then 2**-75 to 2**75; its sums with values below 2**32 stay within float32 and bfloat16.
 _LARGEST_BOUND = 52.0
 
