@@ -23,7 +23,6 @@ from attngen.emit.view import (
     Tiles,
     WeightsView,
 )
-from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 
 _DROPOUT = ("head", "seed", "threshold")
