@@ -15,6 +15,7 @@ from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
+from attngen.plan.products import Product, products_of
 from attngen.plan.tiles import Table, tiles_for
 
 
@@ -55,6 +56,7 @@ class Plan:
     scale_on_host: bool
     tiles: Table
     learned: tuple[Learned, ...] = ()
+    products: tuple[Product, ...] = ()
 
     @cached_property
     def derivative_is_uniform(self) -> bool:
@@ -89,6 +91,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
         learned=learned_inputs(ir),
+        products=products_of(ir),
     )
 
 
