@@ -8,6 +8,7 @@ from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
+from attngen.emit.products import make_products
 from attngen.emit.ranges import make_ranges
 from attngen.emit.scope import make_scope
 from attngen.emit.sink import make_sink
@@ -25,7 +26,9 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     sink, sink_uses = make_sink(scope)
     if learned.sink_reads:
         learned_uses |= sink_uses
-    tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
-    launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, sink, learned, tiles, ranges, maths)
+    products, product_uses = make_products(scope)
+    tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses, product_uses)
+    uses |= learned_uses | sink_uses | frozenset(product_uses)
+    launch = make_launch(scope, uses, checked_divisors(plan.ir))
+    parts = (make_call(scope), launch, sink, products, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -22,7 +22,7 @@ _QUOTED = re.compile(r'"([^"]*)"')
 
 #: Functions that every or some module defines, by the name they have unless the variant's is the same.
 FUNCTIONS: tuple[str, ...] = ("logits", "logits_and_derivative", "input_derivatives", "keeps")
-FUNCTIONS += ("key_range", "query_range", "run_attention")
+FUNCTIONS += ("product_derivatives", "key_range", "query_range", "run_attention")
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
@@ -41,6 +41,8 @@ LINES: tuple[str, ...] = (
 )
 LINES += ("inner", "edges", "gaps", "walk", "lo", "hi", "full_lo", "full_hi", "input_strides")
 LINES += tuple(f"{end}_{n}" for end in ("lo", "hi", "full_lo", "full_hi") for n in range(4))
+#: What a factor of a product is beside its tile: what a kernel loads it from, and its gradient stores to.
+FACTOR_SUFFIXES = ("", "_source", "_strides", "_of", "_target")
 DROPOUT = ("Seed", "seed", "threshold", "kept_scale", "kept", "head", "dropout_of", "is_kept")
 
 _LONGEST = 32  # characters of a name made from an expression
@@ -68,6 +70,7 @@ class Names:
         self._functions = {name: self.fresh(name) if name in public else name for name in FUNCTIONS}
         for item in ir.inputs:
             suffixes = ("", "_ptr", *(f"_stride_{axis}" for axis in range(len(item.dims))))
+            suffixes += FACTOR_SUFFIXES[1:]
             self._own[item.name] = self.fresh(item.name, suffixes)
             if item.grad:
                 self._gradients[item.name] = self.fresh(f"d_{item.name}", suffixes)
@@ -121,6 +124,8 @@ def _numbered(wish: str, number: int) -> str:
 
 def _described(node: Expr) -> str:
     """A name that says what the value is: a small expression read aloud, else its outermost operation."""
+    if node.op is Op.DOT:
+        return "_dot_".join(str(vector.value) for vector in node.args)
     if node in _KNOWN:
         return _KNOWN[node]
     if node.op in _LEAVES:
@@ -180,6 +185,7 @@ _BY_OP = {
     Op.MIN: "least",
     Op.MAX: "greatest",
     Op.CLAMP: "clamped",
+    Op.DOT: "row_product",
     Op.TANH: "squashed",
     Op.EXP: "exponential",
     Op.LOG: "logarithm",

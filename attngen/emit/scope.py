@@ -81,6 +81,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     logits = plan.logits
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *bounds)
     roots += tuple(e for x in plan.learned for r in x.reads for e in (r.load, r.by_score, r.by_sink) if e)
+    roots += tuple(e for p in plan.products for e in (p.number, p.derivative))
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     numbers = arithmetic(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
@@ -92,6 +93,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
 def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     logits = plan.logits
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
+    uniform += [p.number for p in plan.products]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
     # Loads leave the range functions, but for those that only they make.

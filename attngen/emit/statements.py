@@ -13,7 +13,7 @@ from typing import Protocol
 
 from attngen.emit.names import Names
 from attngen.emit.precedence import Text
-from attngen.ir.nodes import Expr
+from attngen.ir.nodes import Expr, Op
 
 _LONGEST = 80  # characters of an expression before its parts get lines of their own
 
@@ -65,7 +65,7 @@ class Writer:
     ) -> tuple[Block, list[Text]]:
         nodes = _below(roots, known)
         users = Counter(roots)
-        users.update(a for n in nodes if n not in known for a in n.args)
+        users.update(a for n in nodes if n not in known for a in _operands(n))
         texts: dict[Expr, Text] = {}
         lines: list[str] = []
         uses: dict[str, None] = {}
@@ -82,13 +82,13 @@ class Writer:
                 texts[node] = Text(self._names.part(node))
                 uses[texts[node].text] = None
                 continue
-            args = [texts[a] for a in node.args]
+            args = [texts[a] for a in _operands(node)]
             texts[node] = self._language.text(node, args)
             while len(texts[node].text) > _LONGEST and (long := _longest_part(node, texts)):
                 bind(long)
                 texts[node] = self._language.text(node, [texts[a] for a in node.args])
             uses.update(dict.fromkeys(self._language.reads(node)))
-            if node in assigned or (node.args and users[node] > 1):
+            if node in assigned or (_operands(node) and users[node] > 1):
                 bind(node)
         results = [texts[r] for r in roots]
         own = tuple(u for u in uses if u not in defines)
@@ -98,7 +98,7 @@ class Writer:
 def _longest_part(node: Expr, texts: dict[Expr, Text]) -> Expr | None:
     """The operand whose text is the longest, if it is more than a name."""
     part = max(node.args, key=lambda a: len(texts[a].text), default=None)
-    return None if part is None or texts[part].text.isidentifier() or not part.args else part
+    return None if part is None or texts[part].text.isidentifier() or not _operands(part) else part
 
 
 def _below(roots: Sequence[Expr], known: dict[Expr, None]) -> list[Expr]:
@@ -114,5 +114,10 @@ def _below(roots: Sequence[Expr], known: dict[Expr, None]) -> list[Expr]:
             seen.add(node)
             stack.append((node, True))
             if node not in known:
-                stack.extend((a, False) for a in reversed(node.args))
+                stack.extend((a, False) for a in reversed(_operands(node)))
     return order
+
+
+def _operands(node: Expr) -> tuple[Expr, ...]:
+    """What must be written before a node; a product of rows is a tile that has its name already."""
+    return () if node.op is Op.DOT else node.args

@@ -27,6 +27,7 @@ def make_tiles(
     learned: LearnedView,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
+    product_uses: tuple[str, ...],
 ) -> tuple[Tiles, frozenset[str]]:
     """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
     plan = scope.plan
@@ -53,6 +54,8 @@ def make_tiles(
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
+    products = {scope.names.part(p.node) for p in plan.products}
+    local, local_transposed = _LOCAL | products, _LOCAL_TRANSPOSED | products
     floats = _float_arguments(scope)
     functions = (*maths.functions, *learned.derivative_functions, *ranges.ranges)
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
@@ -64,19 +67,19 @@ def make_tiles(
         column_mask=column_mask.lines,
         forward=_context(
             (*_uses(columns), *maths.logits.uses, *keeps, *factor, *q_corner, *dropout),
-            (_LOCAL, columns),
+            (local, columns),
             (*around, *sink_uses),
             floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale),
-            (_LOCAL_TRANSPOSED, (*columns, *rows)),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *product_uses),
+            (local_transposed, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses),
             floats,
         ),
         dq=_context(
-            (*_uses(columns), *q_corner, *backward, *learned.loop_uses),
-            (_LOCAL, columns),
+            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *product_uses),
+            (local, columns),
             (*around, *learned_uses),
             floats,
         ),

@@ -72,6 +72,8 @@ class TritonExpr:
             return self._constant(node)
         if node.op is Op.SCORE:
             return Text("dot")
+        if node.op is Op.DOT:
+            return Text(self._names.part(node))  # a tile that the kernels have computed
         if node.op is Op.WORD:
             return Text(str(node.value))
         if node.op in (Op.SIZE, Op.PARAM):
@@ -97,6 +99,8 @@ class TritonExpr:
         """The names of its scope that a node's own text reads."""
         if node.op is Op.SCORE:
             return ["dot"]
+        if node.op is Op.DOT:
+            return [self._names.part(node)]
         if node.op is Op.WORD:
             return [str(node.value)]
         if node.op in (Op.SIZE, Op.PARAM):

@@ -109,9 +109,18 @@ _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
 }
 
 
+# Beside the tiles of further matrix products, whose ranks add to the head dimension.
+_WITH_PRODUCTS: Table = {
+    target: {**rows, 512: rows[max(rows)]} for target, rows in TILES.items()
+}
+
+
 def tiles_for(ir: AttentionIR) -> Table:
-    """The tiles of one variant: TILES, but for kernels that hold more than the score beside it."""
-    table = TILES
+    """The tiles of one variant: TILES, but for kernels that hold more than the score beside it.
+
+    The rows of a product of rows count as parts of the head: their table goes by the sum of both.
+    """
+    table = _WITH_PRODUCTS if any(leaves(ir.final_score, op=Op.DOT)) else TILES
     if ir.dropout is not None:
         table = _replaced(table, _WITH_DROPOUT)
     if any(rate_of(node) is Rate.TILE for node in leaves(ir.final_score, ir.mask, op=Op.LOAD)):
