@@ -303,7 +303,7 @@ def _add_through_product(sizes: dict[str, Tensor], product: Expr, parts: Tensor,
         indices = [evaluate(i, env, torch.float64) for i in vector.args]
         rows.append((str(vector.value), env.inputs[str(vector.value)].abs(), indices))
     for own, other in (rows, rows[::-1]):
-        if own[0] not in sizes:
+        if own[0] not in sizes or own[1].numel() == 0:
             continue
         table = torch.zeros_like(own[1], requires_grad=True)
         read = torch.einsum("bhqkr,bhqkr->bhqk", gather_rows(table, own[2]), gather_rows(*other[1:]))

@@ -28,7 +28,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
         learned_uses |= sink_uses
     products, product_uses = make_products(scope)
     tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses, product_uses)
-    uses |= learned_uses | sink_uses | frozenset(product_uses)
+    uses |= learned_uses | sink_uses | product_uses.all
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     parts = (make_call(scope), launch, sink, products, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -9,6 +9,7 @@ score = score + root * dot(q_rope[b, h, q], k_rope[b, k])
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from attngen.emit.arguments import size_of
 from attngen.emit.host_expr import SIZE_TEXT
@@ -23,8 +24,22 @@ from attngen.plan.products import Adjoint, Factor, Product
 _AXES = {"b": "b", "h": "h", "h_kv": "g", "q": "s", "k": "s"}
 
 
-def make_products(scope: Scope) -> tuple[ProductsView, tuple[str, ...]]:
-    """The view, and the names that the backward kernels read for the products' gradients."""
+@dataclass(frozen=True)
+class ProductUses:
+    """The names that the backward kernels read for the products' gradients: in both loops, in that over
+    queries alone, and after the loops."""
+
+    loops: tuple[str, ...]
+    loop_over_queries: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @property
+    def all(self) -> frozenset[str]:
+        return frozenset((*self.loops, *self.loop_over_queries, *self.after))
+
+
+def make_products(scope: Scope) -> tuple[ProductsView, ProductUses]:
+    """The view, and what the backward kernels read for it."""
     products = scope.plan.products
     ranks = _ranks(scope)
     used: set[str] = set()
@@ -48,8 +63,12 @@ def make_products(scope: Scope) -> tuple[ProductsView, tuple[str, ...]]:
             )
         )
     derivatives = _derivatives(scope, by)
-    names = [n for p in products if p.number is not ONE for n in scope.uniform_names(p.number)]
-    in_loops = (*names, *(derivatives.uses if derivatives else ()))
+    numbers = [(scope.uniform_names(p.number), view.number_after) for p, view in zip(products, views, strict=True)]
+    uses = ProductUses(
+        loops=derivatives.uses if derivatives else (),
+        loop_over_queries=tuple(n for names, after in numbers if not after for n in names),
+        after=tuple(n for names, _ in numbers for n in names),
+    )
     view = ProductsView(
         products=tuple(views),
         product_derivatives=derivatives,
@@ -57,7 +76,7 @@ def make_products(scope: Scope) -> tuple[ProductsView, tuple[str, ...]]:
         ranks=tuple(ranks.values()),
         learned_factors=tuple(_learned(scope, products, views)),
     )
-    return view, in_loops
+    return view, uses
 
 
 def _ranks(scope: Scope) -> dict[int | str, Rank]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from attngen.emit.names import HELPERS
+from attngen.emit.products import ProductUses
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
 from attngen.emit.view import Context, Function, LearnedView, Maths, Ranges, Tiles
@@ -27,7 +28,7 @@ def make_tiles(
     learned: LearnedView,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
-    product_uses: tuple[str, ...],
+    product_uses: ProductUses,
 ) -> tuple[Tiles, frozenset[str]]:
     """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
     plan = scope.plan
@@ -72,15 +73,15 @@ def make_tiles(
             floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *product_uses),
+            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *product_uses.loops, *product_uses.loop_over_queries),
             (local_transposed, (*columns, *rows)),
-            (*program.uses, *ranges.query_range.uses),
+            (*program.uses, *ranges.query_range.uses, *product_uses.after),
             floats,
         ),
         dq=_context(
-            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *product_uses),
+            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *product_uses.loops),
             (local, columns),
-            (*around, *learned_uses),
+            (*around, *learned_uses, *product_uses.after),
             floats,
         ),
         helpers=_helpers(blocks, functions, [line for r in learned.reads for line in (*r.lines, r.place)]),

@@ -289,6 +289,12 @@ class FactorView:
     gradient: str
 
     @property
+    def shape(self) -> str:
+        """The launcher's text of batch, heads and length."""
+        heads = "k.shape[1]" if "g" in self.axes else "q.shape[1]"
+        return f"q.shape[0], {heads}, {'q' if self.length == 'q_len' else 'k'}.shape[2]"
+
+    @property
     def source(self) -> str:
         """What the kernel loads its tiles from, as ``load_tile`` takes it."""
         return f"({self.name}_source, {self.batch}, {self.head}, {self.length}, {self.name}_strides)"
