@@ -177,7 +177,7 @@ def gather(tensor: Tensor, indices: Sequence[Tensor]) -> Tensor:
 
 
 def gather_rows(tensor: Tensor, indices: Sequence[Tensor]) -> Tensor:
-    """The rows of ``tensor`` (its last dim) at ``indices``, broadcastable to (batch, heads, rows, columns, n)."""
+    """The rows (along the last dim) of ``tensor`` at broadcast ``indices``: their shape, and the last dim."""
     if tensor.numel() == 0:
         index = sum(indices, torch.zeros((), dtype=torch.int64, device=tensor.device))
         return tensor.new_zeros(*index.shape, tensor.shape[-1])

@@ -18,9 +18,11 @@ from attngen.emit.names import FACTOR_SUFFIXES
 from attngen.emit.scope import Scope
 from attngen.emit.view import FactorView, Function, LearnedFactor, ProductsView, ProductView, Rank
 from attngen.ir.nodes import Expr, Op
+from attngen.ir.printer import print_expr
 from attngen.plan.base2 import ONE, SCALE
 from attngen.plan.products import Adjoint, Factor, Product
 
+_WIDEST = 90  # columns of a comment
 _AXES = {"b": "b", "h": "h", "h_kv": "g", "q": "s", "k": "s"}
 
 
@@ -48,22 +50,26 @@ def make_products(scope: Scope) -> tuple[ProductsView, ProductUses]:
     for p in products:
         sides = [_factor(scope, f, p, used, is_rows=f is p.rows) for f in (p.rows, p.columns)]
         number = "" if p.number is ONE else scope.uniform(p.number)
-        tile = scope.names.part(p.node)
+        joins = p.node in scope.plan.joined.nodes
+        tile = "dot" if joins else scope.names.part(p.node)
         views.append(
             ProductView(
+                text=_in_spec(scope, p),
                 tile=tile,
                 rows=sides[0],
                 columns=sides[1],
                 rank=ranks[p.rows.rank],
                 adjoint=_adjoint(p, by),
-                d_tile=scope.names.fresh(f"d_{tile}"),
+                joins=joins,
+                d_tile=scope.names.fresh(f"d_{scope.names.part(p.node)}"),
                 number=number,
                 # What a kernel is not given but computes is known only inside its loop over query heads.
-                number_after=p.number.op in (Op.CONST, Op.PARAM) and not (p.number is SCALE and scope.scale_by_head),
+                number_after=_is_argument(scope, p.number),
             )
         )
     derivatives = _derivatives(scope, by)
-    numbers = [(scope.uniform_names(p.number), view.number_after) for p, view in zip(products, views, strict=True)]
+    pairs = zip(products, views, strict=True)
+    numbers = [(scope.uniform_names(p.number), view.number_after) for p, view in pairs]
     uses = ProductUses(
         loops=derivatives.uses if derivatives else (),
         loop_over_queries=tuple(n for names, after in numbers if not after for n in names),
@@ -77,6 +83,17 @@ def make_products(scope: Scope) -> tuple[ProductsView, ProductUses]:
         learned_factors=tuple(_learned(scope, products, views)),
     )
     return view, uses
+
+
+def _is_argument(scope: Scope, number: Expr) -> bool:
+    """Whether a kernel has a number from the start, and need not compute it."""
+    return number.op in (Op.CONST, Op.PARAM) and not (number is SCALE and scope.scale_by_head)
+
+
+def _in_spec(scope: Scope, p: Product) -> str:
+    """The product as the spec has it, for a comment; "" where it is too long for one."""
+    text = print_expr(p.node, scope.ir)
+    return text if len(text) <= _WIDEST else ""
 
 
 def _ranks(scope: Scope) -> dict[int | str, Rank]:
@@ -139,7 +156,9 @@ def _derivatives(scope: Scope, by: dict[Expr, str]) -> Function | None:
     return function_of(scope, "product_derivatives", doc, "", roots, scope.plan.score_parts)
 
 
-def _learned(scope: Scope, products: tuple[Product, ...], views: list[ProductView]) -> Iterator[LearnedFactor]:
+def _learned(
+    scope: Scope, products: tuple[Product, ...], views: list[ProductView]
+) -> Iterator[LearnedFactor]:
     """For each input declared ``grad``, in their order, the factors whose gradients add up to its own."""
     read = {str(node.value) for x in scope.plan.learned for node in (r.load for r in x.reads)}
     for x in scope.plan.learned:

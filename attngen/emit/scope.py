@@ -85,7 +85,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     numbers = arithmetic(*roots, ir=plan.ir)
     names = Names(plan.ir, template_texts)
-    triton = TritonExpr(plan.ir, numbers, names)
+    triton = TritonExpr(plan.ir, numbers, names, plan.joined.sum)
     kernel, host = Writer(triton, names), Writer(HostExpr(numbers.intervals, names), names)
     return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
 

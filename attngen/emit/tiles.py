@@ -73,7 +73,14 @@ def make_tiles(
             floats,
         ),
         dkdv=_context(
-            (*_uses((*columns, *rows)), *k_corner, *backward, *scale, *product_uses.loops, *product_uses.loop_over_queries),
+            (
+                *_uses((*columns, *rows)),
+                *k_corner,
+                *backward,
+                *scale,
+                *product_uses.loops,
+                *product_uses.loop_over_queries,
+            ),
             (local_transposed, (*columns, *rows)),
             (*program.uses, *ranges.query_range.uses, *product_uses.after),
             floats,

@@ -258,7 +258,7 @@ class LearnedView:
 
 @dataclass(frozen=True)
 class Rank:
-    """A length of rows: its constants in the kernels, of the length and the tiles' width, and the host's text.
+    """A length of rows: its constants in the kernels (the length, the tiles' width), and the host's text.
 
     ``place`` is its number among the launcher's ranks.
     """
@@ -271,7 +271,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class FactorView:
-    """One side of a product of rows. ``name`` is its tile in the kernels, ``input`` its tensor in the launcher.
+    """One side of a product of rows. ``name`` is its tile in a kernel, ``input`` its tensor in the launcher.
 
     ``axes`` names its dimensions: b, h, g (key heads), s (length) and r (rank). ``batch`` and ``head`` are
     what a kernel indexes them by; ``gradient`` is "" where none is asked for.
@@ -302,17 +302,20 @@ class FactorView:
 
 @dataclass(frozen=True)
 class ProductView:
-    """A product of rows: ``tile`` names its tile, ``adjoint`` is the text of what its gradients multiply.
+    """A product of rows, ``text`` in the spec. ``tile`` names its tile; gradients multiply ``adjoint``.
 
+    ``joins``: it is added to the tile ``dot``, and has none of its own.
     ``number`` is what they are multiplied by besides, "" where by nothing; ``number_after``: once, after the
     sum, in both backward kernels.
     """
 
+    text: str
     tile: str
     rows: FactorView
     columns: FactorView
     rank: Rank
     adjoint: str
+    joins: bool
     d_tile: str
     number: str
     number_after: bool
@@ -331,7 +334,7 @@ class ProductView:
 
 @dataclass(frozen=True)
 class LearnedFactor:
-    """An input declared ``grad``: whether single elements of it are read, and where it is a product's factor."""
+    """An input declared ``grad``: whether single elements are read, and where it is a product's factor."""
 
     name: str
     is_read: bool
@@ -373,7 +376,7 @@ class ProductsView:
 
     @property
     def row_factors(self) -> str:
-        """What a query tile's program hands its loop: the tiles of its rows, and where the keys' sides are."""
+        """What a query tile's program hands its loop: the rows' tiles, and where the keys' sides are."""
         return ", ".join(f"{p.rows.name}, {p.columns.name}_of" for p in self.products)
 
     @property

@@ -185,9 +185,9 @@ def _result_type(op: Op, types: list[Type]) -> Type:
     elif op in _BOOLS:
         if alike and types[0] is Type.BOOL:
             return Type.BOOL
-    elif op is Op.DOT and types == [Type.VECTOR, Type.VECTOR]:
-        return Type.FLOAT
-    elif op is Op.TO_FLOAT and types == [Type.INT]:
+    elif (op is Op.DOT and types == [Type.VECTOR, Type.VECTOR]) or (
+        op is Op.TO_FLOAT and types == [Type.INT]
+    ):
         return Type.FLOAT
     elif op is Op.TO_INT and types == [Type.FLOAT]:
         return Type.INT

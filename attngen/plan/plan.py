@@ -15,7 +15,7 @@ from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
-from attngen.plan.products import Product, products_of
+from attngen.plan.products import Joined, Product, joined, products_of
 from attngen.plan.tiles import Table, tiles_for
 
 
@@ -62,6 +62,13 @@ class Plan:
     def derivative_is_uniform(self) -> bool:
         """Whether the score's derivative is one number for a whole program."""
         return rate_of(self.logits.derivative) <= Rate.PROGRAM
+
+    @cached_property
+    def joined(self) -> Joined:
+        """Which products of rows the kernels add up with q.k in one accumulator."""
+        reads = [r.by_score for x in self.learned for r in x.reads if r.by_score is not None]
+        derivatives = [e for p in self.products for e in (p.number, p.derivative)]
+        return joined(self.products, (self.logits.tile, self.logits.derivative, *reads, *derivatives))
 
     @cached_property
     def sink_log2(self) -> Expr | None:

@@ -8,17 +8,18 @@ score = score + root * dot(a[b, h, q], c[b, k])
 
 dS is the adjoint of the term, which the derivative table gives as it does any other leaf's. Where it is the
 score's own, or that of the final score, times one number a program, the kernels' dS serves and the number is
-multiplied once, after the sum.
+multiplied once, after the sum. Where ``scale`` is ``root`` too, one accumulator takes both products.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from attngen.analysis.derivative import gradients
 from attngen.analysis.rates import Rate, rate_of
-from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves
+from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves, postorder
 from attngen.ir.vectors import reads_keys
 from attngen.plan.base2 import ONE, over_product
 
@@ -76,6 +77,40 @@ def products_of(ir: AttentionIR) -> tuple[Product, ...]:
     return tuple(_product(ir, node, chain[node], chain[SCORE]) for node in nodes)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Products that are added to q.k itself, so that one accumulator holds the ``sum`` of all of them.
+
+    ``sum`` is SCORE where there are none.
+    """
+
+    nodes: frozenset[Expr] = frozenset()
+    sum: Expr = SCORE
+
+
+def joined(products: Sequence[Product], roots: Sequence[Expr]) -> Joined:
+    """The products that ``roots``, all expressions over the raw product, read only as a sum with it."""
+    found = Joined()
+    nodes = postorder(*roots)
+    for p in products:
+        sums = [n for n in nodes if n.op is Op.ADD and {*n.args} == {found.sum, p.node}]
+        if len(sums) == 1 and not {found.sum, p.node} & _reached(roots, sums[0]):
+            found = Joined(found.nodes | {p.node}, sums[0])
+    return found
+
+
+def _reached(roots: Sequence[Expr], end: Expr) -> set[Expr]:
+    """The nodes under ``roots`` that are there otherwise than under ``end``."""
+    seen: set[Expr] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in seen and node is not end:
+            seen.add(node)
+            stack.extend(node.args)
+    return seen
+
+
 def _product(ir: AttentionIR, node: Expr, by_node: Expr, by_score: Expr) -> Product:
     rows, columns = sorted(node.args, key=reads_keys)
     sides = _factor(ir, rows), _factor(ir, columns)
@@ -83,11 +118,11 @@ def _product(ir: AttentionIR, node: Expr, by_node: Expr, by_score: Expr) -> Prod
         return Product(node, *sides, is_differentiated=False)
     if rate_of(by_node) <= Rate.PROGRAM:
         same = Adjoint.SCORE if by_score is ONE else Adjoint.FINAL
-        return Product(node, *sides, same, *over_product(ir, [by_node]))
+        return Product(node, *sides, same, over_product(ir, [by_node])[0])
     number = _ratio(by_node, by_score)
     if number is not None:
-        return Product(node, *sides, Adjoint.SCORE, *over_product(ir, [number]))
-    return Product(node, *sides, Adjoint.OWN, ONE, *over_product(ir, [by_node]))
+        return Product(node, *sides, Adjoint.SCORE, over_product(ir, [number])[0])
+    return Product(node, *sides, Adjoint.OWN, ONE, over_product(ir, [by_node])[0])
 
 
 def _factor(ir: AttentionIR, vector: Expr) -> Factor:

@@ -110,9 +110,7 @@ _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
 
 
 # Beside the tiles of further matrix products, whose ranks add to the head dimension.
-_WITH_PRODUCTS: Table = {
-    target: {**rows, 512: rows[max(rows)]} for target, rows in TILES.items()
-}
+_WITH_PRODUCTS: Table = {target: {**rows, 512: rows[max(rows)]} for target, rows in TILES.items()}
 
 
 def tiles_for(ir: AttentionIR) -> Table:
