@@ -109,8 +109,18 @@ _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
 }
 
 
-# Beside the tiles of further matrix products, whose ranks add to the head dimension.
-_WITH_PRODUCTS: Table = {target: {**rows, 512: rows[max(rows)]} for target, rows in TILES.items()}
+# Beside further matrix products: the ranks of their rows add to the head dimension. Sized by compiling, as
+# TILES where it holds.
+_WITH_PRODUCTS: Table = {
+    **{target: {**rows, 512: rows[max(rows)]} for target, rows in TILES.items()},
+    "sm_90": {
+        64: TILES["sm_90"][64],
+        128: TILES["sm_90"][128],
+        192: (Tile(64, 64, 4, 3), Tile(64, 64, 8, 2), Tile(64, 64, 4, 2)),
+        256: (Tile(128, 64, 8, 2), Tile(64, 64, 8, 2), Tile(64, 64, 8, 2)),
+        512: (Tile(128, 32, 8, 2), Tile(32, 32, 8, 2), Tile(64, 32, 8, 2)),
+    },
+}
 
 
 def tiles_for(ir: AttentionIR) -> Table:
