@@ -12,7 +12,7 @@ from ir_eval import Env, evaluate
 from ir_text import expr, pairs, show
 
 from attngen.analysis.derivative import PARTIALS, gradients
-from attngen.ir.nodes import SCORE, Expr, Op, const, load, make, param, postorder
+from attngen.ir.nodes import SCORE, SEARCHES, Expr, Op, const, load, make, param, postorder
 from attngen.ir.types import Type
 
 CASES = list(pairs("derivative", "score.txt"))
@@ -24,7 +24,7 @@ def test_derivative_reads_as_written_down(before: str, after: str) -> None:
 
 
 def test_every_op_on_floats_has_a_row_and_an_example() -> None:
-    leaves = {Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE, Op.LOAD}
+    leaves = {Op.CONST, Op.WORD, Op.SIZE, Op.PARAM, Op.SCORE, Op.LOAD, Op.VECTOR, Op.DOT, *SEARCHES}
     no_float_result = {Op.FLOORDIV, Op.MOD, Op.LT, Op.LE, Op.EQ, Op.NE, Op.AND, Op.OR, Op.NOT, Op.TO_INT}
     assert set(PARTIALS) == set(Op) - leaves - no_float_result
     shown = {node.op for before, _ in CASES for node in postorder(expr(before))}

@@ -44,7 +44,7 @@ def vector_misfit(tensor: Input, indices: Sequence[Expr]) -> Misfit | None:
         return Misfit(None, f"'dot' takes rows of float inputs; '{name}' is {tensor.dtype}")
     if len(dims) < 2:
         hint = f"give it another dimension, as in {name}: {tensor.dtype}[heads, n]"
-        return Misfit(None, f"'{name}' has {len(dims)} dims and no rows", hint)
+        return Misfit(None, f"'{name}' has too few dims to have rows", hint)
     if len(indices) != len(dims) - 1:
         hint = "the last dimension is what 'dot' sums over, and takes no index"
         shape = ", ".join(map(str, dims))
@@ -86,7 +86,7 @@ def pair_misfit(first: Input, second: Input, vectors: tuple[Expr, Expr]) -> Misf
         hint = "without a query it is a number of the key: an input indexed by k"
         return Misfit(None, "both vectors of 'dot' are rows of the key", hint)
     if not any(of_keys):
-        hint = "without a key it is the same for all keys, and cancels in the softmax"
+        hint = "without a key it is a number of the query: an input indexed by q"
         return Misfit(None, "no vector of 'dot' is a row of the key, indexed by k", hint)
     if first.dims[-1] != second.dims[-1]:
         sizes = f"{first.dims[-1]} and {second.dims[-1]}"
