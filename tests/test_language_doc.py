@@ -215,12 +215,14 @@ USES = {
     "x[b, h]": {"score", "mask", "scale", "sink"},
     "y[q]": {"score", "mask"},
     "y[k]": {"score", "mask"},
+    "dot(z[b, h, q], w[k])": {"score"},
 }
 
 
 @pytest.mark.parametrize("used", USES)
 def test_a_clause_may_use_what_the_table_says(used: str) -> None:
     declared = "const c: float = 0.5\nparam p: float\ninput x: float32[batch, heads]\ninput y: float32[9]\n"
+    declared += "input z: float32[batch, heads, q_len, 8]\ninput w: float32[k_len, 8]\n"
     for clause in CLAUSES:
         text = f"{declared}{clause} = {used}" + (" > 0.0" if clause == "mask" else "")
         if clause in USES[used]:

@@ -41,6 +41,9 @@ PROMISED = {
     "swin_window_bias",
     "graphormer_spatial",
     "cosine_temperature",
+    "mla_rope",
+    "tupe",
+    "low_rank_bias",
 }
 
 
@@ -66,6 +69,9 @@ LEARNED = {
     "swin_window_bias": ["table"],
     "graphormer_spatial": ["table"],
     "cosine_temperature": ["log_scale"],
+    "mla_rope": ["q_rope", "k_rope"],
+    "tupe": ["q_place", "k_place"],
+    "low_rank_bias": ["q_factor", "k_factor"],
 }
 
 
@@ -129,6 +135,9 @@ MASKS: dict[str, tuple[dict[str, int], Rule]] = {
     "swin_window_bias": ({"window": 3}, lambda q, k, pos: k // 9 == pos // 9),  # all of one region
     "graphormer_spatial": ({"nodes": 21}, lambda q, k, pos: k < 21),
     "cosine_temperature": ({}, lambda q, k, pos: True),
+    "mla_rope": ({}, lambda q, k, pos: k <= pos),
+    "tupe": ({}, lambda q, k, pos: True),
+    "low_rank_bias": ({}, lambda q, k, pos: True),
 }
 
 
