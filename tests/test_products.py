@@ -163,19 +163,16 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+QUICK = ("joined", "each head's own keys", "bent", "two", "with a learned factor")
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_products_of_rows_and_their_gradients_are_the_references(name: str) -> None:
     judge(variant_of(*VARIANTS[name]))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "joined",
-        "two",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in VARIANTS if n not in ("joined", "two")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_so_they_are_across_tiles(name: str) -> None:
     variant = variant_of(*VARIANTS[name])
     with small_tiles(variant):
@@ -214,7 +211,7 @@ def test_a_concatenated_head_gives_the_same() -> None:
     torch.testing.assert_close(joined(q, k, v, a=a, c=c), theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("wanted", ["a", "c", "q", "ac"])
+@pytest.mark.parametrize("wanted", ["a", "c"])
 def test_any_gradients_may_be_asked_for_alone_and_have_the_same_bits(wanted: str) -> None:
     variant = variant_of(*VARIANTS["apart"])
     q, k, v = qkv(batch=2, heads=2, kv_heads=1, q_len=18, k_len=21, dtype="float16")
@@ -284,5 +281,5 @@ def test_ranks_that_no_tile_holds_are_refused() -> None:
     variant = variant_of(*VARIANTS["apart"])
     tensors = qkv(q_len=3, dtype="float16")
     a, c = torch.zeros(1, 1, 3, 257).half(), torch.zeros(1, 3, 257).bfloat16()
-    with pytest.raises(ValueError, match="expected ranks of at most 256 in all, got 257"):
+    with pytest.raises(ValueError, match=r"a, c: expected ranks that pad to 256 at most in all, got \[257\]"):
         variant(*tensors, a=a, c=c)

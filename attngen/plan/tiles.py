@@ -109,8 +109,8 @@ _WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
 }
 
 
-# Beside further matrix products: the ranks of their rows add to the head dimension. The row of sm_90 at 192
-# (a head of 128 beside a rank of 64) was measured, the others were sized by compiling.
+# Beside further matrix products: the padded ranks of their rows add to the padded head dimension. The row of
+# sm_90 at 192 (a head of 128 beside a rank of 64) was measured, the others were sized by compiling.
 _WITH_PRODUCTS: Table = {
     "sm_90": {
         64: TILES["sm_90"][64],
@@ -118,7 +118,7 @@ _WITH_PRODUCTS: Table = {
         192: (Tile(128, 64, 8, 3), Tile(32, 64, 4, 3), Tile(64, 64, 4, 3)),
         256: (Tile(128, 64, 8, 2), Tile(64, 64, 8, 2), Tile(64, 64, 8, 2)),
         384: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 32, 8, 2)),
-        512: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(64, 16, 8, 2)),
+        512: (Tile(64, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 16, 8, 2)),
     },
     "sm_100": {
         64: TILES["sm_100"][64],
