@@ -11,7 +11,20 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from attngen.ir.nodes import CORNERS, POSITIONS, SCORE, SIZES, Expr, Op, const, load, make, param, vector, word
+from attngen.ir.nodes import (
+    CORNERS,
+    POSITIONS,
+    SCORE,
+    SIZES,
+    Expr,
+    Op,
+    const,
+    load,
+    make,
+    param,
+    vector,
+    word,
+)
 from attngen.ir.types import Type
 
 FIXTURES = Path(__file__).parent / "fixtures"

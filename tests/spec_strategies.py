@@ -38,7 +38,11 @@ def _binary(ops: str, x: st.SearchStrategy[str], y: st.SearchStrategy[str]) -> s
 @cache
 def expressions(kind: str, extra: tuple[str, ...] = (), depth: int = 3) -> st.SearchStrategy[str]:
     """An expression of ``kind`` ("int", "float" or "bool"); ``extra`` are more float leaves, as score."""
-    leaves = {"int": _INT_LEAVES, "float": [*_FLOAT_LEAVES, *extra, *[_PRODUCT] * bool(extra)], "bool": _BOOL_LEAVES}[kind]
+    leaves = {
+        "int": _INT_LEAVES,
+        "float": [*_FLOAT_LEAVES, *extra, *[_PRODUCT] * bool(extra)],
+        "bool": _BOOL_LEAVES,
+    }[kind]
     if depth == 0:
         return st.sampled_from(leaves)
     ints, floats, bools = (expressions(k, extra, depth - 1) for k in ("int", "float", "bool"))

@@ -125,6 +125,7 @@ def _factor(scope: Scope, factor: Factor, product: Product, used: set[str], *, i
     axes = "".join(_AXES[word] for word in factor.words)
     return FactorView(
         name=name,
+        declared=item.name,
         input=own,
         axes=axes + "r",
         batch="b" if "b" in axes else "tl.zeros_like(b)",

@@ -271,13 +271,15 @@ class Rank:
 
 @dataclass(frozen=True)
 class FactorView:
-    """One side of a product of rows. ``name`` is its tile in a kernel, ``input`` its tensor in the launcher.
+    """One side of a product of rows. ``name`` is its tile in a kernel, ``input`` its tensor in the launcher,
+    which the spec calls ``declared``.
 
     ``axes`` names its dimensions: b, h, g (key heads), s (length) and r (rank). ``batch`` and ``head`` are
     what a kernel indexes them by; ``gradient`` is "" where none is asked for.
     """
 
     name: str
+    declared: str
     input: str
     axes: str
     batch: str
@@ -387,6 +389,11 @@ class ProductsView:
     @property
     def factor_names(self) -> str:
         return ", ".join(f.name for f in self.factors)
+
+    @property
+    def factors_declared(self) -> str:
+        """The spec's names of the inputs that are factors."""
+        return ", ".join(dict.fromkeys(f.declared for f in self.factors))
 
     @property
     def factor_inputs(self) -> str:

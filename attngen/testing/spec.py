@@ -145,8 +145,20 @@ class _Writer:
     def score_term(self) -> str:
         """A new score from the running one."""
         kind = self.pick(
-            ["add", "slopes", "cap", "scale", "choice", "clamp", "over", "square", "gate", "least", "negate"]
-            + ["product"]
+            [
+                "add",
+                "slopes",
+                "cap",
+                "scale",
+                "choice",
+                "clamp",
+                "over",
+                "square",
+                "gate",
+                "least",
+                "negate",
+                "product",
+            ]
         )
         if kind == "product":
             return f"score {self.pick('+-')} {self.pick(['0.3', self.need('slope')])} * {self.product()}"
