@@ -250,8 +250,8 @@ MUTANTS = (
     Mutant(
         "delta_of_the_wrong_sign",
         BACKWARD,
-        "(d_weights - delta)\n{% if v.scale_by_head %}",
-        "(d_weights + delta)\n{% if v.scale_by_head %}",
+        "(d_weights - delta)\n{{ p.sum_columns(v) }}",
+        "(d_weights + delta)\n{{ p.sum_columns(v) }}",
         "dK adds delta",
         "full",
     ),
