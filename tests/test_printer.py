@@ -9,7 +9,7 @@ from spec_strategies import specs
 
 from attngen.errors import SpecErrors, SpecValueError
 from attngen.ir.build import build
-from attngen.ir.nodes import SCORE, AttentionIR, Op, const, make, word
+from attngen.ir.nodes import SCORE, AttentionIR, Op, const, first, make, word
 from attngen.ir.printer import print_clauses, print_expr, print_ir
 from attngen.source import Source
 from attngen.syntax.docstring import decode_docstring, encode_docstring
@@ -149,3 +149,10 @@ def test_an_expression_prints_on_one_line() -> None:
     near = make(Op.LT, make(Op.ABS, make(Op.SUB, word("q"), word("k"))), const(4))
     assert print_expr(near) == "abs(q - k) < 4"
     assert print_expr(make(Op.AND, near, make(Op.NOT, near))) == "abs(q - k) < 4 and not abs(q - k) < 4"
+
+
+def test_a_place_that_is_searched_once_and_read_twice_gets_a_name() -> None:
+    begin = first(Op.FIRST, "doc", (word("b"),), word("k_first"))
+    assert print_expr(make(Op.MUL, begin, make(Op.ADD, begin, const(1)))) == (
+        "first(doc[b] >= k_first) * (first(doc[b] >= k_first) + 1)"
+    )

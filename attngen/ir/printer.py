@@ -51,7 +51,7 @@ _FRESH = {
     Op.TANH: "squashed", Op.SIGMOID: "gate", Op.SIN: "sine", Op.COS: "cosine", Op.FLOOR: "floored",
     Op.LT: "below", Op.LE: "within", Op.EQ: "same", Op.NE: "different", Op.AND: "both", Op.OR: "either",
     Op.NOT: "inverse", Op.WHERE: "chosen", Op.TO_FLOAT: "number", Op.TO_INT: "rounded", Op.SCORE: "raw_score",
-    Op.DOT: "product",
+    Op.DOT: "product", Op.FIRST: "begin", Op.FIRST_ABOVE: "end",
 }  # fmt: skip
 
 
