@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
+from attngen.emit.hopper import make_hopper
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.ranges import make_ranges
@@ -27,5 +28,6 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
         learned_uses |= sink_uses
     tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
     launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, sink, learned, tiles, ranges, maths)
+    hopper = make_hopper(scope, tiles, ranges)
+    parts = (make_call(scope), hopper, launch, sink, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -33,8 +33,7 @@ def make_tiles(
     program = scope.program_block()
     score, mask = plan.score_parts, plan.mask_parts
     given = scope.program_values
-    row_score = scope.kernel.assignments(score.row, given)
-    row_mask = scope.kernel.assignments([p for p in mask.row if p not in score.row], (*given, *score.row))
+    row_score, row_mask = row_blocks(scope)
     column_score = scope.kernel.assignments(score.column, given)
     column_mask = scope.kernel.assignments(
         [p for p in mask.column if p not in score.column], (*given, *score.column)
@@ -87,6 +86,14 @@ def make_tiles(
         uses_tanh="FAST_TANH" in uses,
     )
     return tiles, frozenset(uses.difference(*(b.defines for b in blocks)))
+
+
+def row_blocks(scope: Scope) -> tuple[Block, Block]:
+    """The lines once a row: those of the score, and what the mask needs beside them."""
+    score, mask, given = scope.plan.score_parts, scope.plan.mask_parts, scope.program_values
+    row_score = scope.kernel.assignments(score.row, given)
+    row_mask = scope.kernel.assignments([p for p in mask.row if p not in score.row], (*given, *score.row))
+    return row_score, row_mask
 
 
 def _context(

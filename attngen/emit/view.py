@@ -305,7 +305,29 @@ class Call:
 
 
 @dataclass(frozen=True)
-class View(Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
+class HopperForward:
+    """The forward for sm_90. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
+    lines of ``key_range`` where they search a row, ``tiles`` the rows of its table."""
+
+    own: tuple[str, ...]
+    searches: tuple[str, ...]
+    tiles: tuple[tuple[int, str], ...]
+
+    @property
+    def packed(self) -> str:
+        """The items of the tuple of its own values."""
+        return ", ".join(self.own) + ("," if len(self.own) == 1 else "")
+
+
+@dataclass(frozen=True)
+class HopperView:
+    """The kernels for sm_90; None where the module holds Triton's alone."""
+
+    hopper: HopperForward | None
+
+
+@dataclass(frozen=True)
+class View(HopperView, Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE

@@ -13,6 +13,7 @@ from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.hoist import Hoisted, hoist
+from attngen.plan.hopper import Backend, choose_backend
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.tiles import Table, tiles_for
@@ -22,16 +23,16 @@ from attngen.plan.tiles import Table, tiles_for
 class Options:
     """How to build, beside what the spec says.
 
-    ``backend`` is "auto" or "triton". ``math`` is "approx" (the tanh instruction for 16-bit tensors) or
-    "exact".
+    ``backend`` is "auto", "triton" or "hopper" (see ``plan.hopper``). ``math`` is "approx" (the tanh
+    instruction for 16-bit tensors) or "exact".
     """
 
     backend: str = "auto"
     math: str = "approx"
 
     def __post_init__(self) -> None:
-        if self.backend not in ("auto", "triton"):
-            raise ValueError(f"backend is 'auto' or 'triton', got {self.backend!r}")
+        if self.backend not in ("auto", "triton", "hopper"):
+            raise ValueError(f"backend is 'auto', 'triton' or 'hopper', got {self.backend!r}")
         if self.math not in ("approx", "exact"):
             raise ValueError(f"math is 'approx' or 'exact', got {self.math!r}")
 
@@ -54,6 +55,7 @@ class Plan:
     query_loops: Loops
     scale_on_host: bool
     tiles: Table
+    backend: Backend
     learned: tuple[Learned, ...] = ()
 
     @cached_property
@@ -88,6 +90,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
+        backend=choose_backend(ir, options.backend),
         learned=learned_inputs(ir),
     )
 
