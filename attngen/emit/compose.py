@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
 from attngen.emit.hopper import make_hopper
+from attngen.emit.hopper_backward import make_hopper_backward
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.ranges import make_ranges
@@ -29,5 +30,6 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
     launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
     hopper = make_hopper(scope, tiles, ranges)
-    parts = (make_call(scope), hopper, launch, sink, learned, tiles, ranges, maths)
+    hopper_backward = make_hopper_backward(scope, ranges)
+    parts = (make_call(scope), hopper, hopper_backward, launch, sink, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -15,6 +15,7 @@ from attngen.resources import template_dir
 
 _IMPORTS = {"math", "numbers", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
 _GLUON = "triton.experimental.gluon"
+_IMPORTS |= {"triton._C.libtriton", f"{_GLUON}.language._core"}
 _IMPORTS |= {"triton.experimental", _GLUON, f"{_GLUON}.language.nvidia.hopper", f"{_GLUON}.nvidia.hopper"}
 _FORBIDDEN = {"eval", "exec", "compile", "open", "input", "breakpoint", "exit", "quit", "help"}
 _FORBIDDEN |= {"getattr", "setattr", "delattr", "globals", "locals", "vars"}

@@ -327,7 +327,26 @@ class HopperView:
 
 
 @dataclass(frozen=True)
-class View(HopperView, Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
+class HopperBackward:
+    """The fused backward for sm_90. ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied
+    by to be where the product of queries and keys starts; "" where the score is not linear in that product.
+    ``searches`` are the lines of ``query_range`` where they search a row; ``by_head`` says that its bounds may
+    differ between the query heads of one key head."""
+
+    seed: str
+    searches: tuple[str, ...]
+    by_head: bool
+
+
+@dataclass(frozen=True)
+class HopperBackwardView:
+    """The fused backward for sm_90; None where the module holds Triton's two kernels alone."""
+
+    hopper_backward: HopperBackward | None
+
+
+@dataclass(frozen=True)
+class View(HopperBackwardView, HopperView, Call, Launch, Sink, LearnedView, Tiles, Ranges, Maths):
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE
