@@ -26,6 +26,7 @@ def make_hopper_backward(scope: Scope, ranges: Ranges) -> HopperBackwardView:
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in queries.lines)
     backward = HopperBackward(
         seed=_seed(scope),
+        early=scope.plan.backward_is_heavy,
         searches=searches if searches != queries.lines else (),
         by_head=not {"h", "head", *scope.program_block().defines}.isdisjoint(queries.uses),
     )

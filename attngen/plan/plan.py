@@ -7,7 +7,7 @@ from functools import cached_property
 
 from attngen.analysis.block_range import key_ranges, query_ranges
 from attngen.analysis.interval import fits_int64, intervals
-from attngen.analysis.rates import Rate, rate_of
+from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.analysis.simplify import simple
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
@@ -62,6 +62,14 @@ class Plan:
     def derivative_is_uniform(self) -> bool:
         """Whether the score's derivative is one number for a whole program."""
         return rate_of(self.logits.derivative) <= Rate.PROGRAM
+
+    @cached_property
+    def backward_is_heavy(self) -> bool:
+        """Whether the lines of score and mask hold more than a number or two for each score: what they load for
+        rows, columns or scores, or a derivative that varies."""
+        known = rates(self.ir.final_score, self.ir.mask)
+        loads = any(node.op is Op.LOAD and rate > Rate.PROGRAM for node, rate in known.items())
+        return loads or not self.derivative_is_uniform
 
     @cached_property
     def sink_log2(self) -> Expr | None:
