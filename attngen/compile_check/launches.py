@@ -56,15 +56,14 @@ def launches(
         module.launch_forward(q, k, v, *own, out, lse, lse, lse)
         backward = (q, k, v, *own, out, lse, lse, lse, d_out, d_lse, dq, dk, dv)
         for flags in _backward_flags(module, ir):
+            known, before = {launch.kernel.__name__ for launch in found}, len(found)
             module.launch_backward(*backward, **flags)
-    first: dict[str, Launch] = {}
-    for launch in found:
-        first.setdefault(repr((launch.kernel, launch.options, launch.arguments[-4:])) if launch.kernel.__name__ == "dq_kernel" else launch.kernel.__name__, launch)
-    return tuple(first.values())
+            found[before:] = [launch for launch in found[before:] if launch.kernel.__name__ not in known]
+    return tuple(found)
 
 
 def _backward_flags(module: ModuleType, ir: AttentionIR) -> list[dict[str, bool]]:
-    """The keyword arguments of the backward's launches that together reach all its kernels."""
+    """The flags of the backward's launches that together reach all its kernels."""
     learned = {"learned": True} if any(i.grad for i in ir.inputs) else {}
     if "deterministic" not in inspect.signature(module.launch_backward).parameters:
         return [learned]

@@ -92,11 +92,20 @@ def call_docstring(plan: Plan) -> str:
         "Returns out [B, H, Sq, Dv], or with ``return_lse`` (out, lse): lse [B, H, Sq], float32, is the",
         "natural log-sum-exp of each row's scores. Gradients flow to q, k and v from both. Hkv divides H. Sq",
         "and Sk may differ, and then the last query is aligned with the last key. layout='bshd' swaps H and",
-        "S of q, k, v and out. ``deterministic`` may be anything: these kernels always are.",
+        *_determinism(plan.backend.hopper is not None),
         "",
     ]
     lines += [part for line in _arguments(ir) for part in folded(line, 106)]
     return "\n".join(f"    {line}" if line and n else line for n, line in enumerate(lines)) + "\n    "
+
+
+def _determinism(has_fused_backward: bool) -> tuple[str, ...]:
+    if has_fused_backward:
+        return (
+            "S of q, k, v and out. On sm_90 dQ is summed up in no certain order unless ``deterministic``; None",
+            "does as torch.use_deterministic_algorithms says. All else gives the same bits twice.",
+        )
+    return ("S of q, k, v and out. ``deterministic`` may be anything: these kernels always are.",)
 
 
 def _arguments(ir: AttentionIR) -> list[str]:

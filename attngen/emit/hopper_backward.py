@@ -36,7 +36,8 @@ def make_hopper_backward(scope: Scope, ranges: Ranges) -> HopperBackwardView:
 def _seed(scope: Scope) -> str:
     """The factor of the log-sum-exp in base 2, or "" where the score is not linear in the product."""
     plan, scale = scope.plan, scope.ir.scale
-    if not plan.logits.is_linear or scope.scale_by_head or not is_positive(intervals(scale, dtypes={})[scale]):
+    is_known = not scope.scale_by_head and is_positive(intervals(scale, dtypes={})[scale])
+    if not (plan.logits.is_linear and is_known):
         return ""
     per_bit = repr(-math.log(2))
     if scale is ONE:

@@ -328,11 +328,14 @@ class HopperView:
 
 @dataclass(frozen=True)
 class HopperBackward:
-    """The fused backward for sm_90. ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied
-    by to be where the product of queries and keys starts; "" where the score is not linear in that product.
-    ``early`` says that a part of dQ leaves its registers before the weights are computed, which need many.
-    ``searches`` are the lines of ``query_range`` where they search a row; ``by_head`` says that its bounds may
-    differ between the query heads of one key head."""
+    """The fused backward for sm_90.
+
+    ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
+    queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
+    dQ leaves its registers before the weights are computed, which need many. ``searches`` are the lines of
+    ``query_range`` where they search a row; ``by_head`` says that its bounds may differ between the query
+    heads of one key head.
+    """
 
     seed: str
     early: bool

@@ -65,8 +65,8 @@ class Plan:
 
     @cached_property
     def backward_is_heavy(self) -> bool:
-        """Whether the lines of score and mask hold more than a number or two for each score: what they load for
-        rows, columns or scores, or a derivative that varies."""
+        """Whether score and mask hold more than a number or two for each score in registers: what they load
+        for rows, columns or scores, or a derivative that varies."""
         known = rates(self.ir.final_score, self.ir.mask)
         loads = any(node.op is Op.LOAD and rate > Rate.PROGRAM for node, rate in known.items())
         return loads or not self.derivative_is_uniform
