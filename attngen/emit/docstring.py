@@ -102,8 +102,8 @@ def call_docstring(plan: Plan) -> str:
 def _determinism(has_fused_backward: bool) -> tuple[str, ...]:
     if has_fused_backward:
         return (
-            "S of q, k, v and out. On sm_90 dQ is summed up in no certain order unless ``deterministic``; None",
-            "does as torch.use_deterministic_algorithms says. All else gives the same bits twice.",
+            "S of q, k, v and out. On sm_90 dQ is summed in no certain order unless ``deterministic``, which",
+            "by default is what torch.use_deterministic_algorithms says. All else gives the same bits twice.",
         )
     return ("S of q, k, v and out. ``deterministic`` may be anything: these kernels always are.",)
 
