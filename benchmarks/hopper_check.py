@@ -3,17 +3,19 @@
     python benchmarks/hopper_check.py check --specs all --dims 64,128,256
     python benchmarks/hopper_check.py time --rows full,causal,softcap --shapes d128 --peers triton,cudnn
 
-``check`` runs each spec in a process of its own and ends it after ``--limit`` seconds: a kernel whose warps wait
-for each other would never come back. Outputs begin as NaN. A line a spec says the largest relative errors of out
-(in the norm) and lse against the reference in float32, and the same of the Triton kernel beside it.
+``check`` runs each spec in a process of its own and ends it after ``--limit`` seconds: a kernel whose warps
+wait for each other would never come back. Outputs begin as NaN. A line a spec says the largest relative errors
+of out (in the norm) and lse against the reference in float32, and the same of the Triton kernel beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from attngen.bench.inputs import plausible_inputs, plausible_params
+from attngen.bench.peers import PEERS, Case, make_case
+from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores
+from attngen.bench.timing import clock_of, race
 from attngen.spec_file import find_spec, zoo_names
-from attngen.variant import Variant, build_variant
+from attngen.variant import build_variant
 
 # batch, heads, key heads, q_len, k_len
 CALLS = [(2, 4, 2, 1000, 1000), (1, 6, 1, 517, 1303), (3, 2, 2, 130, 77), (1, 2, 1, 1, 2000)]
@@ -109,45 +114,74 @@ def check(
     return failed
 
 
-def time(rows: list[str], shapes: list[str], peers: list[str], tiles: dict[int, tuple[Any, ...]]) -> None:
+def hopper_call(row: Row, shape: Shape, tiles: dict[int, tuple[Any, ...]]) -> tuple[Case, Any]:
+    """The row's tensors, and its call with these tiles in place of the table's."""
+    case = make_case(row, shape, torch.bfloat16, torch.device("cuda"))
+    variant = build_variant(find_spec(row.spec), overrides=dict(row.consts), backend="hopper")
+    table = variant.module.HOPPER_TILES
+
+    def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+        before = dict(table)
+        table.update(tiles)
+        try:
+            return variant(q, k, v, **case.keywords)
+        finally:
+            table.update(before)
+
+    return case, call
+
+
+def warm(rows: list[str], shapes: list[str], tables: list[dict[int, tuple[Any, ...]]]) -> None:
+    """Compile what will be timed, into Triton's cache, many at a time."""
+
+    def run(job: tuple[str, str, dict[int, tuple[Any, ...]]]) -> None:
+        row, shape, tiles = job
+        command = [sys.executable, __file__, "warm", row, shape, repr(tiles)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            print(row, shape, tiles, done.stderr.strip().splitlines()[-1][:300], flush=True)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(run, [(r, s, t) for r in rows for s in shapes for t in tables]))
+
+
+def time(
+    rows: list[str], shapes: list[str], peers: list[str], tables: list[dict[int, tuple[Any, ...]]]
+) -> None:
     """Forward times, taking turns: TFLOP/s over the scores that the mask keeps."""
-    from functools import partial
-
-    from attngen.bench.peers import PEERS, make_case
-    from attngen.bench.rows import ROWS, SHAPES, forward_work, kept_scores
-    from attngen.bench.timing import clock_of, race
-
+    warm(rows, shapes, tables)
     device = torch.device("cuda")
-    for shape_name in shapes:
+    for shape in (SHAPES[name] for name in shapes):
         for row in (ROWS[name] for name in rows):
-            case = make_case(row, SHAPES[shape_name], torch.bfloat16, device)
-            q, k, v = (x.detach() for x in (case.q, case.k, case.v))
-            variants: dict[str, Variant] = {
-                name: build_variant(find_spec(row.spec), overrides=dict(row.consts), backend=name)
-                for name in ("hopper", "triton")
-            }
-            variants["hopper"].module.HOPPER_TILES.update(tiles)
-            calls: dict[str, Any] = {"hopper": partial(variants["hopper"], **case.keywords)}
+            calls: dict[str, Any] = {}
+            for number, tiles in enumerate(tables):
+                case, calls[f"hopper{number or ''}"] = hopper_call(row, shape, tiles)
+            plain = build_variant(find_spec(row.spec), overrides=dict(row.consts), backend="triton")
             for peer in peers:
                 if peer == "triton":
-                    calls[peer] = partial(variants["triton"], **case.keywords)
+                    calls[peer] = partial(plain, **case.keywords)
                 elif not PEERS[peer].refuses(row):
                     calls[peer] = PEERS[peer].prepare(case)
-            work = forward_work(
-                kept_scores(variants["triton"].ir, case.shape, case.inputs, row.params, device),
-                case.shape.head_dim,
-            )
+            scores = kept_scores(plain.ir, case.shape, case.inputs, row.params, device)
+            work = forward_work(scores, shape.head_dim)
+            q, k, v = (x.detach() for x in (case.q, case.k, case.v))
             with torch.no_grad():
                 made = race({name: partial(call, q, k, v) for name, call in calls.items()}, clock_of(device))
             cells = [f"{name} {work / ms * 1e-9:4.0f}" for name, ms in made.ms.items()]
             cells += [f"{name} {type(error).__name__}" for name, error in made.failed.items()]
-            print(f"{shape_name:5} {row.name:10} " + "  ".join(cells), flush=True)
+            print(f"{shape.name:5} {row.name:10} " + "  ".join(cells), flush=True)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["one"]:
         spec, head_dim, v_dim, dtype = sys.argv[2:]
         print(one(spec, int(head_dim), int(v_dim), getattr(torch, dtype)))
+        return
+    if sys.argv[1:2] == ["warm"]:
+        row, shape, tiles = sys.argv[2:]
+        case, call = hopper_call(ROWS[row], SHAPES[shape], ast.literal_eval(tiles))
+        call(case.q.detach(), case.k.detach(), case.v.detach())
+        torch.cuda.synchronize()
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -161,20 +195,14 @@ def main() -> None:
     timed.add_argument("--rows", default="full,causal")
     timed.add_argument("--shapes", default="d128,d64,d256")
     timed.add_argument("--peers", default="triton,cudnn")
-    timed.add_argument("--tiles", default="{}", help="a Python dict to put into HOPPER_TILES")
+    timed.add_argument("--tiles", nargs="*", default=["{}"], help="Python dicts to put into HOPPER_TILES")
     options = parser.parse_args()
     if options.command == "check":
         specs = zoo_names() if options.specs == "all" else options.specs.split(",")
         dims = [(int(d.split(":")[0]), int(d.split(":")[-1])) for d in options.dims.split(",")]
         sys.exit(bool(check(list(specs), dims, options.dtypes.split(","), options.limit, options.workers)))
-    import ast
-
-    time(
-        options.rows.split(","),
-        options.shapes.split(","),
-        options.peers.split(","),
-        ast.literal_eval(options.tiles),
-    )
+    tables = [ast.literal_eval(text) for text in options.tiles]
+    time(options.rows.split(","), options.shapes.split(","), options.peers.split(","), tables)
 
 
 if __name__ == "__main__":
