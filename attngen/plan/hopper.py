@@ -20,7 +20,8 @@ class HopperTile:
     """One program of the forward: ``parts`` consumer warpgroups of 64 queries, BLOCK_N keys a step.
 
     ``stages`` tiles of keys and of values lie in shared memory. ``registers`` is of a consumer's thread.
-    ``turns``: the warpgroups begin their products one after the other.
+    ``turns``: the warpgroups begin their products one after the other. ``programs`` run on a multiprocessor
+    at once, each with as many registers.
     """
 
     parts: int
@@ -28,6 +29,7 @@ class HopperTile:
     stages: int
     registers: int
     turns: bool
+    programs: int = 1
 
 
 @dataclass(frozen=True)
