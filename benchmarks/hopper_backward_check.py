@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from attngen.bench.inputs import plausible_inputs, plausible_params
-from attngen.bench.peers import PEERS, make_case
-from attngen.bench.rows import ROWS, SHAPES, kept_scores
+from attngen.bench.peers import PEERS, Case, make_case
+from attngen.bench.rows import ROWS, SHAPES, Row, Shape, kept_scores
 from attngen.bench.timing import clock_of, race
 from attngen.spec_file import find_spec, zoo_names
 from attngen.variant import Variant, build_variant
@@ -126,25 +126,43 @@ def check(
     return failed
 
 
+def prepared(row: Row, shape: Shape, peers: list[str]) -> tuple[Variant, Case, dict[str, Any]]:
+    """The row's variant and tensors, and the backward of each peer, whose forward has run."""
+    case = make_case(row, shape, torch.bfloat16, torch.device("cuda"))
+    variant = build_variant(find_spec(row.spec), overrides=dict(row.consts), backend="hopper")
+    calls: dict[str, Any] = {"fused": partial(variant, **case.keywords)}
+    for peer in peers:
+        if peer == "triton":
+            calls[peer] = partial(variant, deterministic=True, **case.keywords)
+        elif not PEERS[peer].refuses(row):
+            calls[peer] = PEERS[peer].prepare(case)
+    tensors = (case.q, case.k, case.v)
+    grad = torch.autograd.grad
+    outs = {name: call(*tensors) for name, call in calls.items()}
+    backward = {n: partial(grad, out, tensors, case.d_out, retain_graph=True) for n, out in outs.items()}
+    return variant, case, backward
+
+
+def warm(rows: list[str], shapes: list[str], peers: list[str]) -> None:
+    """Compile what will be timed, into the caches, many at a time."""
+
+    def run(job: tuple[str, str]) -> None:
+        command = [sys.executable, __file__, "warm", *job, ",".join(peers)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            print(*job, done.stderr.strip().splitlines()[-1][:300], flush=True)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(run, [(row, shape) for row in rows for shape in shapes]))
+
+
 def time_rows(rows: list[str], shapes: list[str], peers: list[str]) -> None:
     """Backward times, taking turns: TFLOP/s of five products over the scores that the mask keeps."""
+    warm(rows, shapes, [p for p in peers if p != "cudnn"])
     device = torch.device("cuda")
     for shape in (SHAPES[name] for name in shapes):
         for row in (ROWS[name] for name in rows):
-            case = make_case(row, shape, torch.bfloat16, device)
-            variant = build_variant(find_spec(row.spec), overrides=dict(row.consts), backend="hopper")
-            calls: dict[str, Any] = {"fused": partial(variant, **case.keywords)}
-            for peer in peers:
-                if peer == "triton":
-                    calls[peer] = partial(variant, deterministic=True, **case.keywords)
-                elif not PEERS[peer].refuses(row):
-                    calls[peer] = PEERS[peer].prepare(case)
-            tensors = (case.q, case.k, case.v)
-            outs = {name: call(*tensors) for name, call in calls.items()}
-            backward = {
-                name: partial(torch.autograd.grad, out, tensors, case.d_out, retain_graph=True)
-                for name, out in outs.items()
-            }
+            variant, case, backward = prepared(row, shape, peers)
             scores = kept_scores(variant.ir, case.shape, case.inputs, row.params, device)
             made = race(backward, clock_of(device))
             cells = [f"{n} {10 * scores * shape.head_dim / ms * 1e-9:4.0f}" for n, ms in made.ms.items()]
@@ -156,6 +174,12 @@ def main() -> None:
     if sys.argv[1:2] == ["one"]:
         spec, head_dim, v_dim, dtype = sys.argv[2:]
         print(one(spec, int(head_dim), int(v_dim), getattr(torch, dtype)))
+        return
+    if sys.argv[1:2] == ["warm"]:
+        row, shape, peers = sys.argv[2:]
+        for call in prepared(ROWS[row], SHAPES[shape], [p for p in peers.split(",") if p])[2].values():
+            call()
+        torch.cuda.synchronize()
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)

@@ -1,4 +1,4 @@
-"""The fused backward on an sm_90 GPU: right for every spec of the zoo, done in time, and left out where asked."""
+"""The fused backward on an sm_90 GPU: right for the whole zoo, done in time, and left out where asked."""
 
 from __future__ import annotations
 
