@@ -67,6 +67,8 @@ _HEAVY_TILES = {
     256: HopperTile(2, 32, 3, 240, turns=False, late=False),
 }
 
+TABLES = (_LIGHT_TILES, _MEDIUM_TILES, _HEAVY_TILES)
+
 
 def choose_backend(ir: AttentionIR, logits: Logits, wanted: str) -> Backend:
     """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
