@@ -4,8 +4,8 @@
     python benchmarks/hopper_check.py time --rows full,causal,softcap --shapes d128 --peers triton,cudnn
 
 ``check`` runs each spec in a process of its own and ends it after ``--limit`` seconds: a kernel whose warps
-wait for each other would never come back. Outputs begin as NaN. A line a spec says the largest relative errors
-of out (in the norm) and lse against the reference in float32, and the same of the Triton kernel beside it.
+wait for each other would never come back. Outputs begin as NaN. A line a spec says the largest errors of out
+(relative, in the norm) and lse against the reference in float32, and the same of the Triton kernel beside it.
 """
 
 from __future__ import annotations
@@ -114,6 +114,16 @@ def check(
     return failed
 
 
+def row_of(name: str) -> Row:
+    """The bench's row of this name, or the zoo's spec as it stands, with plausible inputs."""
+
+    def inputs(shape: Shape, device: torch.device) -> dict[str, torch.Tensor]:
+        q, k = (torch.empty(sizes, device=device, dtype=torch.bfloat16) for sizes in (shape.q, shape.k))
+        return plausible_inputs(build_variant(find_spec(name), overrides={}).ir, q, k, k)
+
+    return ROWS.get(name) or Row(name, name, name, inputs=inputs)
+
+
 def hopper_call(row: Row, shape: Shape, tiles: dict[int, tuple[Any, ...]]) -> tuple[Case, Any]:
     """The row's tensors, and its call with these tiles in place of the table's."""
     case = make_case(row, shape, torch.bfloat16, torch.device("cuda"))
@@ -152,7 +162,7 @@ def time(
     warm(rows, shapes, tables)
     device = torch.device("cuda")
     for shape in (SHAPES[name] for name in shapes):
-        for row in (ROWS[name] for name in rows):
+        for row in map(row_of, rows):
             calls: dict[str, Any] = {}
             for number, tiles in enumerate(tables):
                 case, calls[f"hopper{number or ''}"] = hopper_call(row, shape, tiles)
@@ -179,7 +189,7 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["warm"]:
         row, shape, tiles = sys.argv[2:]
-        case, call = hopper_call(ROWS[row], SHAPES[shape], ast.literal_eval(tiles))
+        case, call = hopper_call(row_of(row), SHAPES[shape], ast.literal_eval(tiles))
         call(case.q.detach(), case.k.detach(), case.v.detach())
         torch.cuda.synchronize()
         return

@@ -12,6 +12,7 @@ from dataclasses import astuple
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
 from attngen.emit.view import HopperForward, HopperView, Ranges, Tiles
+from attngen.ir.nodes import Op, leaves, mentions
 
 # What a consumer has by itself.
 _LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
@@ -30,6 +31,7 @@ def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
     forward = HopperForward(
         own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
+        reads_by_key=any(mentions(n, "k") for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD)),
         searches=searches if any("hopper_search(" in line for line in searches) else (),
         tiles=tuple((width, repr(astuple(tile))) for width, tile in hopper.tiles.items()),
     )

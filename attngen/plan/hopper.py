@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attngen.ir.nodes import AttentionIR
+from attngen.analysis.rates import Rate, rates
+from attngen.ir.nodes import AttentionIR, Op
+from attngen.plan.base2 import Logits
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class HopperTile:
     """One program of the forward: ``parts`` consumer warpgroups of 64 queries, BLOCK_N keys a step.
 
     ``stages`` tiles of keys and of values lie in shared memory. ``registers`` is of a consumer's thread.
-    ``turns``: the warpgroups begin their products one after the other. ``programs`` run on a multiprocessor
-    at once, each with as many registers.
+    ``turns``: the warpgroups begin their products one after the other. ``late``: a step takes all its
+    exponentials before it waits for the product with V. ``programs`` run on a multiprocessor at once.
     """
 
     parts: int
@@ -29,6 +31,7 @@ class HopperTile:
     stages: int
     registers: int
     turns: bool
+    late: bool
     programs: int = 1
 
 
@@ -48,20 +51,38 @@ class Backend:
     hopper: Hopper | None = None
 
 
-TILES = {
-    64: HopperTile(3, 128, 2, 160, True),
-    128: HopperTile(2, 128, 2, 240, False),
-    256: HopperTile(2, 64, 2, 240, False),
+#: From how many operations a score on: what a step holds beside the accumulators, in three classes.
+_MEDIUM, _HEAVY = 5, 12
+
+# class -> largest head dimension -> tile. Without spills, and the fastest of those measured on an H200.
+_LIGHT_TILES = {
+    64: HopperTile(3, 128, 2, 160, turns=True, late=False),
+    128: HopperTile(2, 128, 2, 240, turns=False, late=True),
+    256: HopperTile(2, 64, 2, 240, turns=False, late=False),
+}
+_MEDIUM_TILES = _LIGHT_TILES | {64: HopperTile(2, 128, 2, 240, turns=True, late=True)}
+_HEAVY_TILES = {
+    64: HopperTile(2, 64, 3, 240, turns=False, late=False),
+    128: HopperTile(2, 64, 3, 240, turns=False, late=False),
+    256: HopperTile(2, 32, 3, 240, turns=False, late=False),
 }
 
+TABLES = (_LIGHT_TILES, _MEDIUM_TILES, _HEAVY_TILES)
 
-def choose_backend(ir: AttentionIR, wanted: str) -> Backend:
+
+def choose_backend(ir: AttentionIR, logits: Logits, wanted: str) -> Backend:
     """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
     if wanted == "hopper":
-        return Backend("hopper", "asked for; calls that it cannot take run Triton's kernels", hopper_of(ir))
+        reason = "asked for; calls that its kernels cannot take run Triton's"
+        return Backend("hopper", reason, Hopper(_tiles(ir, logits)))
     return Backend("triton", "asked for" if wanted == "triton" else "auto means Triton's kernels alone")
 
 
-def hopper_of(ir: AttentionIR) -> Hopper:
-    """The tiles of one variant."""
-    return Hopper(TILES)
+def _tiles(ir: AttentionIR, logits: Logits) -> dict[int, HopperTile]:
+    """The tiles of one variant, by what its scores cost."""
+    known = rates(logits.tile, ir.mask)
+    work = [node for node, rate in known.items() if rate is Rate.TILE and node.args]
+    reads = any(node.op is Op.LOAD for node in work)
+    if len(work) >= _HEAVY:
+        return _HEAVY_TILES
+    return _MEDIUM_TILES if len(work) >= _MEDIUM or reads or ir.dropout is not None else _LIGHT_TILES

@@ -98,7 +98,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         query_loops=Loops(query_ranges(ir.mask, ir.inputs)),
         scale_on_host=_is_plain(ir.scale),
         tiles=tiles_for(ir),
-        backend=choose_backend(ir, options.backend),
+        backend=choose_backend(ir, logits, options.backend),
         learned=learned_inputs(ir),
     )
 
