@@ -15,6 +15,8 @@ from attngen.spec_file import find_spec
 from attngen.testing import assert_matches_reference
 from attngen.variant import build_variant
 
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+
 
 def built(*lines: str) -> Compilation:
     return compile_spec(Source("\n".join(["variant tried", *lines]), "tried.attn"), backend="hopper")
@@ -107,3 +109,22 @@ def test_the_fused_backward_spills_nothing_and_no_product_waits_for_another(name
     binary = compile_launch(fused, TARGETS["sm_90"])
     assert (binary.spills, binary.warnings) == (0, ())
     assert binary.shared <= TARGETS["sm_90"].shared
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["input window: int32[heads]", "mask = 0 <= dist < window[h]"],
+        [
+            "input doc: int32[heads, k_len] sorted",
+            "mask = doc[h, q] == doc[h, k]",
+        ],  # searched by one warp, too
+    ],
+)
+def test_bounds_that_differ_from_head_to_head_are_found_where_the_tiles_are_loaded(lines: list[str]) -> None:
+    compilation = built(*lines)
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], 128, "bfloat16")
+    fused = next(launch for launch in found if launch.kernel.__name__ == "hopper_backward_kernel")
+    assert compile_launch(fused, TARGETS["sm_90"]).warnings == ()

@@ -30,6 +30,6 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     tiles, uses = make_tiles(scope, maths, ranges, learned, sink_uses, learned_uses)
     launch = make_launch(scope, uses | learned_uses | sink_uses, checked_divisors(plan.ir))
     hopper = make_hopper(scope, tiles, ranges)
-    hopper_backward = make_hopper_backward(scope, ranges)
+    hopper_backward = make_hopper_backward(scope, tiles, ranges, launch)
     parts = (make_call(scope), hopper, hopper_backward, launch, sink, learned, tiles, ranges, maths)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -336,13 +336,17 @@ class HopperBackward:
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
     dQ leaves its registers before the weights are computed, which need many. ``searches`` are the lines of
     ``query_range`` where they search a row; ``by_head`` says that its bounds may differ between the query
-    heads of one key head.
+    heads of one key head: then the producer takes the arguments ``fed`` and ``fed_lines`` to find
+    them. ``own`` are the arguments that a consumer takes.
     """
 
     seed: str
     early: bool
     searches: tuple[str, ...]
     by_head: bool
+    fed: tuple[str, ...]
+    fed_lines: tuple[str, ...]
+    own: tuple[str, ...]
 
 
 @dataclass(frozen=True)
