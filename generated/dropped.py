@@ -22,6 +22,11 @@ The mask bounds what a tile visits (offset = k_len - q_len: the last query is al
         are kept by all of [k_last - offset, q_len)
 
 Whole tiles of what all keep run without the mask.
+
+What is proven of it, for every call:
+
+    - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
+      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded.
 """
 
 import math
@@ -64,8 +69,9 @@ def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
 def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
     """Queries to visit for the keys k_first..k_last: whole tiles without a mask, and the edges."""
     offset = k_len - q_len
-    lo = clip(k_first - offset, q_len) // BLOCK * BLOCK
+    lo = clip(k_first - offset, q_len)
     hi = q_len
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(clip(k_last - offset, q_len), q_len, lo, tl.where(whole, hi, lo), BLOCK)
     inside = full_hi - full_lo
     return (full_lo, full_hi, ()), (lo, hi - inside, ((full_lo, inside),))
@@ -177,6 +183,9 @@ def is_kept(q_first, k_first, head, seed, threshold, ROWS: tl.constexpr, COLUMNS
 
 # ---- Forward -----------------------------------------------------------------------------------------------
 
+# The least float32: a row's maximum before its first key. From -inf the differences below would be NaN.
+LEAST = tl.constexpr(-3.4028234663852886e38)
+
 
 @triton.jit
 def attend(
@@ -218,10 +227,9 @@ def attend(
         if MASKED:
             logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
 
-        new_max = tl.maximum(row_max, tl.max(logit, 1) * scale_log2)
-        reference = tl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has kept nothing yet
-        rescale = tl.exp2(row_max - reference)
-        weights = tl.exp2(logit * scale_log2 - reference[:, None])
+        new_max = tl.maximum(row_max, tl.max(logit, 1) * scale_log2)  # above -inf, as it begins so
+        rescale = tl.exp2(row_max - new_max)
+        weights = tl.exp2(logit * scale_log2 - new_max[:, None])
         row_sum = row_sum * rescale + tl.sum(weights, 1)
         row_max = new_max
         kept = is_kept(q_first, n, head, seed, threshold, queries.shape[0], BLOCK_N)
@@ -283,7 +291,7 @@ def forward_kernel(
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
     state = (
         tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),
-        tl.full([BLOCK_M], float("-inf"), tl.float32),
+        tl.full([BLOCK_M], LEAST, tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M, BLOCK_N], tl.float32),
@@ -302,10 +310,12 @@ def forward_kernel(
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    kept_any = row_sum != 0.0  # NaN stays NaN
-    row_sum = tl.where(kept_any, row_sum, 1.0)
+    if q_len > k_len:
+        kept_any = row_sum != 0.0  # NaN stays NaN
+        row_max = tl.where(kept_any, row_max, float("-inf"))
+        row_sum = tl.where(kept_any, row_sum, 1.0)
     acc = acc * (kept_scale / row_sum)[:, None]
-    lse = tl.where(kept_any, row_max * 0.6931471805599453 + tl.log(row_sum), float("-inf"))
+    lse = row_max * 0.6931471805599453 + tl.log(row_sum)
     store_tile(out_of, acc, q_first, V_DIM)
     place = head.to(tl.int64) * q_len + row
     tl.store(Lse + place, lse, mask=row < q_len)
@@ -474,14 +484,14 @@ def dkdv_kernel(
     scale = tl.cast(scale, tl.float32)  # in the interpreter, a Python float
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
+    inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
     keys_of = (K, b, h_kv, k_len, k_strides)
     values_of = (V, b, h_kv, k_len, v_strides)
     keys = load_tile(keys_of, k_first, HEAD_DIM, BLOCK_N, BLOCK_D, True, TMA)
     values = load_tile(values_of, k_first, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
     column = k_first + tl.arange(0, BLOCK_N)[:, None]
-    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
-
-    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
 
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
@@ -495,7 +505,6 @@ def dkdv_kernel(
         seed = tl.load(Seed)
         scale_log2 = 1.4426950408889634 * scale
         context = (k_first, scale_log2, head, seed, threshold, kept_scale)
-        inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
         dk, dv = accumulate_dkdv(
             dk,
             dv,
@@ -956,7 +965,7 @@ def launch_backward(q, k, v, seed, p_, out, lse, row_max, log2_sum, d_out, d_lse
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_dd7fcc96fbb8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_3c9f6bd4b495_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -22,6 +22,12 @@ The mask bounds what a tile visits (offset = k_len - q_len: the last query is al
         are kept by all of [k_last - offset, k_first - offset + 4096)
 
 Whole tiles of what all keep run without the mask.
+
+What is proven of it, for every call:
+
+    - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
+      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded.
+    - Scores are bounded: abs(score) <= abs(cap).
 """
 
 import math
@@ -66,8 +72,9 @@ def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
     offset = k_len - q_len
     first_pos = q_first + offset
     last_pos = q_last + offset
-    lo = clip(first_pos - 4095, k_len) // BLOCK * BLOCK
+    lo = clip(first_pos - 4095, k_len)
     hi = clip(last_pos + 1, k_len)
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(clip(last_pos - 4095, k_len), clip(first_pos + 1, k_len), lo, hi, BLOCK)
     inside = full_hi - full_lo
     return (full_lo, full_hi, ()), (lo, hi - inside, ((full_lo, inside),))
@@ -79,8 +86,9 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
     offset = k_len - q_len
     first_row = k_first - offset
     last_row = k_last - offset
-    lo = clip(first_row, q_len) // BLOCK * BLOCK
+    lo = clip(first_row, q_len)
     hi = clip(last_row + 4096, q_len)
+    lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(
         clip(last_row, q_len), clip(first_row + 4096, q_len), lo, tl.where(whole, hi, lo), BLOCK
     )
@@ -185,6 +193,9 @@ def tanh(x, FAST_TANH: tl.constexpr):
 
 # ---- Forward -----------------------------------------------------------------------------------------------
 
+# The least float32: a row's maximum before its first key. From -inf the differences below would be NaN.
+LEAST = tl.constexpr(-3.4028234663852886e38)
+
 
 @triton.jit
 def attend(
@@ -228,10 +239,9 @@ def attend(
         if MASKED:
             logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
 
-        new_max = tl.maximum(row_max, tl.max(logit, 1))
-        reference = tl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has kept nothing yet
-        rescale = tl.exp2(row_max - reference)
-        weights = tl.exp2(logit - reference[:, None])
+        new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
+        rescale = tl.exp2(row_max - new_max)
+        weights = tl.exp2(logit - new_max[:, None])
         row_sum = row_sum * rescale + tl.sum(weights, 1)
         row_max = new_max
     final = (hi - 1) // BLOCK_N * BLOCK_N
@@ -291,7 +301,7 @@ def forward_kernel(
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
     state = (
         tl.zeros([BLOCK_M, BLOCK_DV], tl.float32),
-        tl.full([BLOCK_M], float("-inf"), tl.float32),
+        tl.full([BLOCK_M], LEAST, tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M], tl.float32),
         tl.zeros([BLOCK_M, BLOCK_N], tl.float32),
@@ -334,10 +344,12 @@ def forward_kernel(
         values = load_tile(values_of, last, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
         acc = acc * rescale[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-    kept_any = row_sum != 0.0  # NaN stays NaN
-    row_sum = tl.where(kept_any, row_sum, 1.0)
+    if q_len > k_len:
+        kept_any = row_sum != 0.0  # NaN stays NaN
+        row_max = tl.where(kept_any, row_max, float("-inf"))
+        row_sum = tl.where(kept_any, row_sum, 1.0)
     acc = acc * (1.0 / row_sum)[:, None]
-    lse = tl.where(kept_any, row_max * 0.6931471805599453 + tl.log(row_sum), float("-inf"))
+    lse = row_max * 0.6931471805599453 + tl.log(row_sum)
     store_tile(out_of, acc, q_first, V_DIM)
     place = head.to(tl.int64) * q_len + row
     tl.store(Lse + place, lse, mask=row < q_len)
@@ -505,14 +517,14 @@ def dkdv_kernel(
     scale = tl.cast(scale, tl.float32)
     k_first, kv_head = program_of(k_len, BLOCK_N, False)
     b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
+    inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
     keys_of = (K, b, h_kv, k_len, k_strides)
     values_of = (V, b, h_kv, k_len, v_strides)
     keys = load_tile(keys_of, k_first, HEAD_DIM, BLOCK_N, BLOCK_D, True, TMA)
     values = load_tile(values_of, k_first, V_DIM, BLOCK_N, BLOCK_DV, True, TMA)
     column = k_first + tl.arange(0, BLOCK_N)[:, None]
-    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
-
-    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
 
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
@@ -526,7 +538,6 @@ def dkdv_kernel(
         scale_over_cap = scale / cap
         cap_log2 = 1.4426950408889634 * cap
         context = (scale_over_cap, cap_log2)
-        inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
         dk, dv = accumulate_dkdv(
             dk,
             dv,
@@ -976,7 +987,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_7bfa8d598471_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_937cc8b3e3f1_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

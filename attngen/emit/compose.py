@@ -8,6 +8,8 @@ from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
 from attngen.emit.far import make_far
 from attngen.emit.guards import make_guards
+from attngen.emit.hopper import make_hopper
+from attngen.emit.hopper_backward import make_hopper_backward
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.picks import make_picks
@@ -36,5 +38,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
         scope, maths, weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses
     )
     launch = make_launch(scope, uses | far_uses.all | learned_uses | sink_uses, checked_divisors(plan.ir))
-    parts = (make_call(scope), launch, make_guards(plan), sink, learned, far, tiles, ranges, picks, weights, maths)
+    hopper = (make_hopper(scope, tiles, ranges), make_hopper_backward(scope, tiles, ranges, launch))
+    own = (make_guards(plan), sink, learned, far, tiles, ranges, picks, weights, maths)
+    parts = (make_call(scope), launch, *hopper, *own)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -50,7 +50,6 @@ def _look(scope: Scope, maths: Maths) -> Look:
     )
 
 
-
 def _read_lines(block: Block, read: set[str]) -> tuple[str, ...]:
     """The assignments of a block whose names are read, by others of them or from outside."""
     kept = []

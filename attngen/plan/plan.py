@@ -8,13 +8,14 @@ from functools import cached_property
 from attngen.analysis.block_range import hulls, key_ranges, query_ranges
 from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
-from attngen.analysis.rates import Rate, rate_of
+from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.analysis.simplify import simple
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
+from attngen.plan.hopper import Backend, choose_backend
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
@@ -26,16 +27,16 @@ from attngen.plan.weights import Forward, Weights, weights_of
 class Options:
     """How to build, beside what the spec says.
 
-    ``backend`` is "auto" or "triton". ``math`` is "approx" (the tanh instruction for 16-bit tensors) or
-    "exact".
+    ``backend`` is "auto", "triton" or "hopper" (see ``plan.hopper``). ``math`` is "approx" (the tanh
+    instruction for 16-bit tensors) or "exact".
     """
 
     backend: str = "auto"
     math: str = "approx"
 
     def __post_init__(self) -> None:
-        if self.backend not in ("auto", "triton"):
-            raise ValueError(f"backend is 'auto' or 'triton', got {self.backend!r}")
+        if self.backend not in ("auto", "triton", "hopper"):
+            raise ValueError(f"backend is 'auto', 'triton' or 'hopper', got {self.backend!r}")
         if self.math not in ("approx", "exact"):
             raise ValueError(f"math is 'approx' or 'exact', got {self.math!r}")
 
@@ -60,6 +61,7 @@ class Plan:
     tiles: Table
     facts: Facts
     weights: Weights
+    backend: Backend
     learned: tuple[Learned, ...] = ()
     far: Far | None = None
 
@@ -67,6 +69,14 @@ class Plan:
     def derivative_is_uniform(self) -> bool:
         """Whether the score's derivative is one number for a whole program."""
         return rate_of(self.logits.derivative) <= Rate.PROGRAM
+
+    @cached_property
+    def backward_is_heavy(self) -> bool:
+        """Whether score and mask hold more than a number or two for each score in registers: what they load
+        for rows, columns or scores, or a derivative that varies."""
+        known = rates(self.ir.final_score, self.ir.mask)
+        loads = any(node.op is Op.LOAD and rate > Rate.PROGRAM for node, rate in known.items())
+        return loads or not self.derivative_is_uniform
 
     @cached_property
     def sink_log2(self) -> Expr | None:
@@ -122,6 +132,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         tiles=tiles_for(ir),
         facts=facts_of(ir),
         weights=weights,
+        backend=choose_backend(ir, logits, key_loops, options.backend),
         learned=learned_inputs(ir),
         far=_far(ir, logits, (key_loops, query_loops)),
     )
@@ -142,6 +153,7 @@ def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:
         return Loops(keys), Loops(query_ranges(ir.mask, ir.inputs))
     all_keys, all_queries = hulls(ir.mask, ir.inputs)
     return Loops((all_keys,), chosen), Loops((all_queries,), chosen)
+
 
 # exp(score) is then 2**-75 to 2**75; its sums with values below 2**32 stay within float32 and bfloat16.
 _LARGEST_BOUND = 52.0
