@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
-from dataclasses import replace
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import fuzz_specs
@@ -38,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of Fa
 
 ROOT = Path(__file__).parents[1]
 KERNEL = "hopper_forward_kernel"
+FEW = 128  # bytes spilled: three warpgroups leave each thread 160 registers
 
 
 @cache
@@ -192,7 +195,7 @@ def test_no_zoo_spec_serialises_its_products(name: str, head_dim: int) -> None:
     binary = compiled(built, head_dim)
     assert binary.warnings == ()
     assert binary.shared <= TARGETS["sm_90"].shared
-    assert binary.spills <= (128 if "t5_bucket" not in built.source.text else 8192)
+    assert binary.spills <= (FEW if "t5_bucket" not in built.source.text else 8192)
 
 
 @pytest.mark.compiled
@@ -238,8 +241,28 @@ def lower(launch: Launch) -> None:
 
 @pytest.mark.compiled
 @pytest.mark.slow
-def test_float16_and_wider_values_compile() -> None:
-    built = zoo("causal")
-    assert compiled(built, 80, "float16").warnings == ()
-    found = launches(load(built.text), built.ir, replace(TARGETS["sm_90"]), 64, "float16")
-    assert any(launch.kernel.__name__ == KERNEL for launch in found)
+@pytest.mark.parametrize(("head_dim", "v_dim"), [(192, 128), (64, 128), (128, 256), (40, 24)])
+def test_any_head_dim_and_v_dim_compiles(
+    causal_module: ModuleType, head_dim: int, v_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    with FakeTensorMode():
+        q, k, v, out = (
+            torch.empty(2, heads, 1000, width, dtype=torch.float16, device="cuda")
+            for heads, width in ((8, head_dim), (4, head_dim), (4, v_dim), (8, v_dim))
+        )
+        lse = torch.empty(2, 8, 1000, device="cuda")
+        kernel = causal_module.hopper_forward_kernel
+
+        def note(*arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
+            options = {n: named.pop(n) for n in ("num_warps", "maxnreg")}
+            bound = inspect.signature(kernel.fn).bind(*arguments, **named)
+            found.append(Launch(kernel, bound.args, options))
+
+        monkeypatch.setattr(kernel, "run", note)
+        monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
+        causal_module.launch_hopper_forward(q, k, v, out, lse)
+        binary = compile_launch(found[0], TARGETS["sm_90"])
+    assert binary.warnings == ()
+    assert binary.spills <= FEW
+    assert binary.shared <= TARGETS["sm_90"].shared
