@@ -8,7 +8,7 @@ import shutil
 import tempfile
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Triton chooses its interpreter when it is imported. Here the CPU tests are the rule; `make test` runs the
 # others with TRITON_INTERPRET=0.
@@ -22,8 +22,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 # The same examples in every run, and no clock: a slow machine is no failure. New ones:
 # `--hypothesis-profile=search`.
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.register_profile("search", deadline=None)
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
 

@@ -68,9 +68,9 @@ SPECS = {
 
 @pytest.mark.parametrize("text", SPECS.values(), ids=SPECS)
 def test_a_large_spec_compiles_in_seconds(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     compile_spec(Source(text))
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 def test_one_of_them_is_near_the_bound_of_nodes() -> None:
