@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
-from dataclasses import replace
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
+import fuzz_specs
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from triton._C.libtriton import ir
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
 
 from attngen.commands.common import Backend
 from attngen.commands.show import text_of
-from attngen.compile_check.binary import Binary, compile_launch
+from attngen.compile_check.binary import Binary, compile_launch, source_of
 from attngen.compile_check.launches import Launch, launches
 from attngen.compile_check.module import load
+from attngen.errors import AttnGenError
 from attngen.pipeline import Compilation, compile_spec
 from attngen.plan.hopper import TABLES
 from attngen.plan.tiles import TARGETS
@@ -33,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of Fa
 
 ROOT = Path(__file__).parents[1]
 KERNEL = "hopper_forward_kernel"
+FEW = 128  # bytes spilled: three warpgroups leave each thread 160 registers
 
 
 @cache
@@ -187,13 +195,74 @@ def test_no_zoo_spec_serialises_its_products(name: str, head_dim: int) -> None:
     binary = compiled(built, head_dim)
     assert binary.warnings == ()
     assert binary.shared <= TARGETS["sm_90"].shared
-    assert binary.spills <= (128 if "t5_bucket" not in built.source.text else 8192)
+    assert binary.spills <= (512 if "t5_bucket" in built.source.text else FEW)
 
 
 @pytest.mark.compiled
 @pytest.mark.slow
-def test_float16_and_wider_values_compile() -> None:
-    built = zoo("causal")
-    assert compiled(built, 80, "float16").warnings == ()
-    found = launches(load(built.text), built.ir, replace(TARGETS["sm_90"]), 64, "float16")
-    assert any(launch.kernel.__name__ == KERNEL for launch in found)
+@pytest.mark.parametrize("score", ["1.5", "float(q) ** 2", "-float(k)"])
+@pytest.mark.parametrize("backend", ["triton", "hopper"])
+def test_a_score_that_is_not_of_the_product_compiles(score: str, backend: str) -> None:
+    built = compile_spec(Source(f"variant x\nscore = {score}"), backend=backend)
+    for launch in launched(built, "sm_90", 64).values():
+        assert compile_launch(launch, TARGETS["sm_90"]).registers > 0
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3))
+def test_gluon_takes_whatever_spec_is_drawn(number: int) -> None:
+    """Up to its IR: layouts and shapes are settled there, and it takes a second."""
+    taken = 0
+    for text in fuzz_specs.block(11, number, 40):
+        assert isinstance(text.spec, str)
+        try:
+            built = compile_spec(Source(text.spec, "x.attn"), backend="hopper")
+            found = launched(built, "sm_90", 64)
+        except (AttnGenError, ValueError):  # no spec, or a dropout that is no probability
+            continue
+        lower(found[KERNEL])
+        taken += 1
+    assert taken > 5
+
+
+def lower(launch: Launch) -> None:
+    """Bring a kernel into Triton's IR."""
+    source, options = source_of(launch, TARGETS["sm_90"])
+    target = GPUTarget("cuda", 90, 32)
+    backend = make_backend(target)
+    parsed = backend.parse_options(dict(options))
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions = backend.get_codegen_implementation(parsed)
+    source.make_ir(target, parsed, functions, backend.get_module_map(), context)
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize(("head_dim", "v_dim"), [(192, 128), (64, 128), (128, 256), (40, 24)])
+def test_any_head_dim_and_v_dim_compiles(
+    causal_module: ModuleType, head_dim: int, v_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    with FakeTensorMode():
+        q, k, v, out = (
+            torch.empty(2, heads, 1000, width, dtype=torch.float16, device="cuda")
+            for heads, width in ((8, head_dim), (4, head_dim), (4, v_dim), (8, v_dim))
+        )
+        lse = torch.empty(2, 8, 1000, device="cuda")
+        kernel = causal_module.hopper_forward_kernel
+
+        def note(*arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
+            options = {n: named.pop(n) for n in ("num_warps", "maxnreg")}
+            bound = inspect.signature(kernel.fn).bind(*arguments, **named)
+            found.append(Launch(kernel, bound.args, options))
+
+        monkeypatch.setattr(kernel, "run", note)
+        monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
+        causal_module.launch_hopper_forward(q, k, v, out, lse)
+        binary = compile_launch(found[0], TARGETS["sm_90"])
+    assert binary.warnings == ()
+    assert binary.spills <= FEW
+    assert binary.shared <= TARGETS["sm_90"].shared
