@@ -54,7 +54,7 @@ class Backend:
 #: From how many operations a score on: what a step holds beside the accumulators, in three classes.
 _MEDIUM, _HEAVY = 5, 9
 
-# class -> largest head dimension -> tile. Those of light scores are the fastest of the ones measured on an H200;
+# class -> largest head dimension -> tile. Those of light scores are the fastest of the ones measured (H200);
 # the others were sized by compiling the zoo, so that next to nothing spills.
 _LIGHT_TILES = {
     64: HopperTile(3, 128, 2, 160, turns=True, late=False),
