@@ -7,18 +7,21 @@
     k k k k k k
 
 The bounds are the plan's own expressions, evaluated for every tile at once, and put together as the emitted
-``key_range`` and ``query_range`` do it; ``tests/test_tile_map.py`` holds the two against each other.
+``key_range`` and ``query_range`` do it, and ``pick_keys`` and ``pick_queries`` after them;
+``tests/test_tile_map.py`` holds the two against each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import IntEnum
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from attngen.eager import FLOAT_OPS, INT_OPS, Environment, gather
+from attngen.eager import FLOAT_OPS, INT_OPS, Environment, evaluate, gather
 from attngen.ir.nodes import BEYOND, SEARCHES, Expr, Op, postorder
 from attngen.ir.types import Type
 from attngen.plan.loops import Loops
@@ -35,12 +38,14 @@ class Tile(IntEnum):
 
 def key_tiles(plan: Plan, env: Environment, block_m: int, block_n: int) -> Tensor:
     """Of the keys that stream past tiles of queries: (batch, heads, query tiles, key tiles), ``Tile``s."""
-    return _tiles(plan.key_loops, env, "q", block_m, block_n)
+    tiles = _tiles(plan.key_loops, env, "q", block_m, block_n)
+    return _picked(tiles, plan, plan.key_loops, env, block_m, block_n)
 
 
 def query_tiles(plan: Plan, env: Environment, block_m: int, block_n: int) -> Tensor:
     """Of the queries that stream past tiles of keys: (batch, heads, query tiles, key tiles), ``Tile``s."""
-    return _tiles(plan.query_loops, env, "k", block_n, block_m).mT
+    tiles = _tiles(plan.query_loops, env, "k", block_n, block_m).mT
+    return _picked(tiles, plan, plan.query_loops, env, block_m, block_n)
 
 
 def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> Tensor:
@@ -71,7 +76,7 @@ def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> T
     found = torch.zeros((*shape, len(start)), dtype=torch.int8)
     before = torch.zeros(shape, dtype=torch.int64)
     for lo, hi, r in zip(los, his, loops.ranges, strict=True):
-        lo = torch.maximum(down(lo), before)
+        lo = torch.maximum(down(lo).where(lo < hi, up(hi)), before)
         before = hi = torch.maximum(up(hi), lo)
         found[_within(start, lo, hi)] = Tile.PARTIAL
         if r.certain is not None:
@@ -79,6 +84,35 @@ def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> T
             full_hi = torch.minimum(down(end(r.certain.hi, streamed)), hi).where(whole, lo)
             found[_within(start, full_lo, full_hi)] = Tile.FULL
     return found
+
+
+def _picked(tiles: Tensor, plan: Plan, loops: Loops, env: Environment, block_m: int, block_n: int) -> Tensor:
+    """The tiles, but for those that a look at their corners, or at the mask, leaves out."""
+    if loops.picks is None:
+        return tiles
+    if loops.picks.may_keep is None:
+        visited = _kept(plan.ir.mask, env, block_m, block_n)
+    else:
+        q, k = torch.arange(0, env.grid.q_len, block_m), torch.arange(0, env.grid.k_len, block_n)
+        corners = {
+            "q_first": q.view(1, 1, -1, 1),
+            "q_last": (q + block_m).clamp(max=env.grid.q_len).view(1, 1, -1, 1) - 1,
+            "k_first": k.view(1, 1, 1, -1),
+            "k_last": (k + block_n).clamp(max=env.grid.k_len).view(1, 1, 1, -1) - 1,
+        }
+        visited = _value(loops.picks.may_keep, env, corners)
+    return tiles.where(visited, Tile.EMPTY)
+
+
+def _kept(mask: Expr, env: Environment, block_m: int, block_n: int) -> Tensor:
+    """(batch, heads, query tiles, key tiles): whether the mask keeps any score, a row of tiles at a time."""
+    rows = []
+    for first in range(0, env.grid.q_len, block_m):
+        grid = replace(env.grid, first_row=first, last_row=min(first + block_m, env.grid.q_len))
+        kept = evaluate(mask, replace(env, grid=grid), torch.float32).expand(grid.shape).any(2)
+        kept = pad(kept, (0, -grid.k_len % block_n))
+        rows.append(kept.reshape(grid.batch, grid.heads, -1, block_n).any(-1))
+    return torch.stack(rows, 2)
 
 
 def _within(start: Tensor, lo: Tensor, hi: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Plant a mutant in a copy of the package, and run there the check that must catch it.
 
     python tests/planting.py            writes docs/mutants.md: every mutant, and what its check said
+    python tests/planting.py --missing  the same, but runs only those that the page lacks
     python tests/planting.py NAME...    prints what the checks of these mutants say
 
 Nothing of the tree is touched: the copy's modules, templates and tests are found through PYTHONPATH, by a
@@ -158,9 +159,18 @@ in kernels written for that, which test the criterion alone.
 """
 
 
-def write_table(outcomes: dict[str, Outcome]) -> None:
+def known_rows() -> dict[str, str]:
+    """The lines of the page as it is, by the name of their mutant."""
+    lines = TABLE.read_text("utf-8").splitlines()
+    found = {m.name: [line for line in lines if line.startswith(row(m) + " ")] for m in MUTANTS}
+    return {name: line[0] for name, line in found.items() if line}
+
+
+def write_table(outcomes: dict[str, Outcome], known: dict[str, str]) -> None:
+    """The page: what was found now, and ``known`` lines for the others."""
     head = ["| the error | in | caught by | says |", "| --- | --- | --- | --- |"]
-    rows = [f"{row(m)} {_cell(outcomes[m.name].first_line)} |" for m in MUTANTS]
+    said = {name: _cell(outcome.first_line) for name, outcome in outcomes.items()}
+    rows = [f"{row(m)} {said[m.name]} |" if m.name in said else known[m.name] for m in MUTANTS]
     TABLE.write_text(_HEAD + "\n".join([*head, *rows]) + "\n", "utf-8")
 
 
@@ -169,7 +179,11 @@ def _cell(text: str) -> str:
 
 
 def main(names: list[str]) -> int:
-    chosen = [BY_NAME[name] for name in names] or list(MUTANTS)
+    known = known_rows() if names == ["--missing"] else {}
+    if names == ["--missing"]:
+        chosen, names = [m for m in MUTANTS if m.name not in known], []
+    else:
+        chosen = [BY_NAME[name] for name in names] or list(MUTANTS)
     with ThreadPoolExecutor(int(os.environ.get("WORKERS", "1"))) as pool:
         found = pool.map(lambda m: outcome_of(m.caught_by, m), chosen)
         outcomes = {}
@@ -178,7 +192,7 @@ def main(names: list[str]) -> int:
             print(f"{mutant.name}: {outcome.error or 'SURVIVED'}: {outcome.first_line}", flush=True)
     caught = all(o.error == "AssertionError" for o in outcomes.values())
     if caught and not names:
-        write_table(outcomes)
+        write_table(outcomes, known)
     return 0 if caught else 1
 
 

@@ -149,6 +149,7 @@ def test_the_kernels_visit_the_tiles_of_the_map(name: str, q_len: int, k_len: in
         with spied(variant.module, "query_range", "k_first") as queries:
             out.sum().backward()
     mapped = key_tiles(plan, env, 32, 16)[0, 0]  # the forward's small tiles
+    assert plan.key_loops.picks is None
     for first, returned in keys.items():
         row = row_of(returned, plan.key_loops.has_interior, 16, mapped.shape[1])
         assert row == mapped[first // 32].tolist()
@@ -157,6 +158,44 @@ def test_the_kernels_visit_the_tiles_of_the_map(name: str, q_len: int, k_len: in
         row = row_of(returned, plan.query_loops.has_interior, 16, mapped.shape[0])
         assert row == mapped[:, first // 32].tolist()
     assert (len(keys), len(queries)) == (-(-q_len // 32), -(-k_len // 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "q_len", "k_len"),
+    [
+        ("natten_tiled", 100, 100),
+        pytest.param("block_sparse", 50, 150, marks=pytest.mark.slow),
+        pytest.param("bigbird", 90, 60, marks=pytest.mark.slow),
+        pytest.param("tree_speculation", 40, 90, marks=pytest.mark.slow),
+    ],
+)
+def test_the_kernels_pick_the_tiles_of_the_map(name: str, q_len: int, k_len: int) -> None:
+    one = sample_of(name)
+    consts = {} if name == "natten_tiled" else one.small  # the smaller image is not worth a look
+    variant = attngen.load(name, **consts)
+    read = one.inputs(q_len, k_len)
+    q, k, v = (x.requires_grad_() for x in qkv(q_len=q_len, k_len=k_len))
+    plan, env = plan_and_call(name, q_len, k_len, consts)
+    assert plan.key_loops.picks is not None
+    with small_tiles(variant):
+        with spied(variant.module, "pick_keys", "q_first") as keys:
+            out = variant(q, k, v, **read)
+        with spied(variant.module, "pick_queries", "k_first") as queries:
+            out.sum().backward()
+    mapped = key_tiles(plan, env, 32, 16)[0, 0]
+    for first, walk in keys.items():
+        assert listed(walk, 16) == mapped[first // 32].nonzero()[:, 0].tolist()
+    mapped = query_tiles(plan, env, 16, 32)[0, 0]
+    for first, walk in queries.items():
+        assert listed(walk, 16) == mapped[:, first // 32].nonzero()[:, 0].tolist()
+    assert keys and queries
+
+
+def listed(walk: Any, block: int) -> list[int]:
+    """The tiles of a loop over a list, as ``over`` in the templates reads it."""
+    _, hi, (step, place) = walk
+    steps, places = (x.handle.data.tolist() for x in (step, place))
+    return [places[steps.index(at)] // block for at in range(0, number(hi), block)]
 
 
 # ---- The zoo -----------------------------------------------------------------------------------------------
