@@ -333,6 +333,7 @@ def compile_check(
     ] = "sm_80,sm_90,sm_100,gfx942",
     head_dim: Annotated[str, typer.Option(metavar="LIST", help="Head dims, with commas between.")] = "64,128",
     set_: Set = None,
+    backend: BackendOption = Backend.AUTO,
 ) -> None:
     """Compile every kernel for each target, with no GPU, and hold it to the target's limits."""
     from attngen.commands.compile_check import lines_of
@@ -340,7 +341,7 @@ def compile_check(
     dims = _numbers(head_dim)
     failures = Failures()
     table = _table("variant", "kernel", "target", "head dim", "registers", "spills", "shared, bytes", "")
-    for row in lines_of(files, target.split(","), dims, settings(set_ or ()), failures):
+    for row in lines_of(files, target.split(","), dims, settings(set_ or ()), backend, failures):
         if not row.ok:
             failures.count += 1
         table.add_row(*row.cells, Text(row.verdict, style="" if row.ok else "bold red"))

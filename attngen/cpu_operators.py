@@ -42,7 +42,7 @@ class _Operators:
         self._ir = ir
 
     def forward(self, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
-        call, tensors, (bshd,) = self._read(arguments)
+        call, tensors, (bshd, *_) = self._read(arguments)
         if self._ir.name not in _said:
             _said.add(self._ir.name)
             _log.warning(
@@ -61,11 +61,14 @@ class _Operators:
 
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         call, tensors, rest = self._read(arguments)
+        bshd, *rest = rest
+        if isinstance(rest[0], bool):  # whether deterministic, which this always is
+            rest = rest[1:]
         d_lse = None
         if self._ir.is_softmax:
-            bshd, _, _, _, d_out, d_lse, *rest = rest
+            _, _, _, d_out, d_lse, *rest = rest
         else:
-            bshd, d_out, *rest = rest
+            d_out, *rest = rest
         needs_q, needs_kv, *learned = rest
         grads = [i.grad for i in self._ir.inputs]
         room = self._module.empty_backward(*tensors[:3], bshd, needs_q, needs_kv)

@@ -64,6 +64,6 @@ def compile_spec(
     ir = simplify_ir(front.ir)  # constants fold before the analyses look for them
     verify(ir, 4 * MAX_NODES)  # a node that two others share may become a part of each
     plan = make_plan(ir, options)  # every decision
-    text = render(make_view(plan, template_texts()))
+    text = render(make_view(plan, template_texts(plan.backend.name)))
     require_free_name(text, ir, source)  # only the text knows which names the module itself needs
     return Compilation(source, front.ast, ir, front.lints, plan, text)

@@ -136,12 +136,12 @@ def test_an_index_that_may_wrap_around_is_clamped_on_both_sides() -> None:
         (float("inf"), 'float("inf")'),
         (float("-inf"), 'float("-inf")'),
         (1e39, 'float("inf")'),
-        (1e-40, "tl.full([], 1e-40, tl.float32)"),  # as a literal Triton would read a float64
+        (1e-40, "tl.cast(1e-40, tl.float32)"),  # as a literal Triton would read a float64
         (0.1, "0.1"),
         (-2, "-2"),
         (2**31 - 1, "2147483647"),
-        (2**31, "tl.full([], 2147483648, tl.int64)"),  # as a literal Triton would read a uint32
-        (True, "tl.full([], True, tl.int1)"),
+        (2**31, "tl.cast(2147483648, tl.int64)"),  # as a literal Triton would read a uint32
+        (True, "tl.cast(True, tl.int1)"),
     ],
 )
 def test_a_constant_has_float32s_range(value: Scalar, text: str) -> None:

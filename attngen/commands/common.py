@@ -18,6 +18,7 @@ class Backend(StrEnum):
 
     AUTO = "auto"
     TRITON = "triton"
+    HOPPER = "hopper"
 
 
 def require_cuda() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from attngen.commands.common import Failures
+from attngen.commands.common import Backend, Failures
 from attngen.ir.types import Scalar
 from attngen.spec_file import find_spec
 
@@ -33,6 +33,7 @@ def lines_of(
     targets: Sequence[str],
     head_dims: Sequence[int],
     overrides: Mapping[str, Scalar],
+    backend: Backend,
     failures: Failures,
 ) -> Iterator[Line]:
     """The table's lines. Specs that do not compile at all go to ``failures``."""
@@ -49,7 +50,7 @@ def lines_of(
         for file in files:
             result = None
             with failures.caught():
-                result = compile_spec(find_spec(file), overrides=overrides)
+                result = compile_spec(find_spec(file), overrides=overrides, backend=backend.value)
             for target in targets:
                 for head_dim in head_dims:
                     if result is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
+from triton.experimental.gluon._runtime import GluonASTSource
 from triton.runtime.jit import create_function_from_signature
 
 from attngen.compile_check.launches import Launch
@@ -59,7 +60,8 @@ def source_of(launch: Launch, target: Target) -> tuple[ASTSource, dict[str, Any]
     bound, specialization, _ = bind(*launch.arguments, **options)
     packed = kernel._pack_args(backend, options, bound, specialization, options)
     backend_options, signature, constants, attributes = packed
-    return ASTSource(kernel, signature, constants, attributes), vars(backend_options)
+    kind = GluonASTSource if kernel.is_gluon() else ASTSource
+    return kind(kernel, signature, constants, attributes), vars(backend_options)
 
 
 def _gpu(target: Target) -> GPUTarget:

@@ -56,10 +56,21 @@ def launches(
         rows = [_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(3)] if ir.is_softmax else []
         d_rows = [torch.empty_like(x) for x in rows[:1]]
         module.launch_forward(q, k, v, *own, out, *rows)
-        learned = [True] if any(i.grad for i in ir.inputs) else []
         results = [out, *rows] if ir.is_softmax else []
-        module.launch_backward(q, k, v, *own, *results, d_out, *d_rows, dq, dk, dv, *learned)
+        backward = (q, k, v, *own, *results, d_out, *d_rows, dq, dk, dv)
+        for flags in _backward_flags(module, ir):
+            known, before = {launch.kernel.__name__ for launch in found}, len(found)
+            module.launch_backward(*backward, **flags)
+            found[before:] = [launch for launch in found[before:] if launch.kernel.__name__ not in known]
     return tuple(found)
+
+
+def _backward_flags(module: ModuleType, ir: AttentionIR) -> list[dict[str, bool]]:
+    """The flags of the backward's launches that together reach all its kernels."""
+    learned = {"learned": True} if any(i.grad for i in ir.inputs) else {}
+    if "deterministic" not in inspect.signature(module.launch_backward).parameters:
+        return [learned]
+    return [{**learned, "deterministic": True}, {**dict.fromkeys(learned, False), "deterministic": False}]
 
 
 def _tensor(dtype: str, *shape: int) -> torch.Tensor:

@@ -8,6 +8,8 @@ from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
 from attngen.emit.far import make_far
 from attngen.emit.guards import make_guards
+from attngen.emit.hopper import make_hopper
+from attngen.emit.hopper_backward import make_hopper_backward
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.picks import make_picks
@@ -40,5 +42,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     uses |= far_uses.all | learned_uses | sink_uses | product_uses.all
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     call, guards = make_call(scope), make_guards(plan)
-    parts = (call, launch, guards, sink, products, learned, far, tiles, ranges, picks, weights, maths)
+    hopper = (make_hopper(scope, tiles, ranges), make_hopper_backward(scope, tiles, ranges, launch))
+    own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
+    parts = (call, launch, *hopper, guards, *own)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

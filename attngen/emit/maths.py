@@ -6,6 +6,9 @@ mask = causal                           ->   def keeps(pos, k): ...
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from attngen.analysis.rates import Rate, rate_of
 from attngen.emit.prose import comment
 from attngen.emit.scope import Scope
 from attngen.emit.view import Function, Gradient, Maths
@@ -58,7 +61,11 @@ def _logits(scope: Scope) -> Function:
     doc = f"{what} in base 2, that is times log2(e)." if in_base_2 else f"{what}."
     if logits.factor is not ONE:
         doc = f"{what}{' in base 2' if in_base_2 else ''}, but for the factor {scope.uniform(logits.factor)}."
-    return function_of(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
+    function = function_of(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
+    if rate_of(logits.tile) is Rate.TILE:
+        return function
+    spread = f"tl.where(dot == dot, {function.result}, {function.result})"  # a number or a row, over the tile
+    return replace(function, result=spread, uses=scope.parameters(("dot", *function.uses)))
 
 
 def _logits_and_derivative(scope: Scope) -> Function | None:

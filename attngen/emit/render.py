@@ -14,6 +14,9 @@ from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
 _IMPORTS = {"math", "numbers", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
+_GLUON = "triton.experimental.gluon"
+_IMPORTS |= {"triton._C.libtriton", f"{_GLUON}.language._core"}
+_IMPORTS |= {"triton.experimental", _GLUON, f"{_GLUON}.language.nvidia.hopper", f"{_GLUON}.nvidia.hopper"}
 _FORBIDDEN = {"eval", "exec", "compile", "open", "input", "breakpoint", "exit", "quit", "help"}
 _FORBIDDEN |= {"getattr", "setattr", "delattr", "globals", "locals", "vars"}
 
@@ -63,15 +66,17 @@ def _tidied(text: str) -> str:
 
 
 @cache
-def template_texts() -> tuple[str, ...]:
-    """The text of every template, in the order of their names."""
-    return tuple(p.read_text(encoding="utf-8") for p in sorted(template_dir().glob("triton/*.jinja")))
+def template_texts(backend: str = "triton") -> tuple[str, ...]:
+    """The text of every template that a module of this back end is made of, in the order of their names."""
+    folders = ("triton", "hopper") if backend == "hopper" else ("triton",)
+    files = (p for folder in folders for p in sorted(template_dir().glob(f"{folder}/*.jinja")))
+    return tuple(p.read_text(encoding="utf-8") for p in files)
 
 
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=FileSystemLoader(template_dir() / "triton"),
+        loader=FileSystemLoader([template_dir() / "triton", template_dir()]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -49,8 +49,7 @@ def make_tiles(
     program = scope.program_block()
     score, mask = plan.score_parts, plan.mask_parts
     given = scope.program_values
-    row_score = scope.kernel.assignments(score.row, given)
-    row_mask = scope.kernel.assignments([p for p in mask.row if p not in score.row], (*given, *score.row))
+    row_score, row_mask = row_blocks(scope)
     column_score = scope.kernel.assignments(score.column, given)
     column_mask = scope.kernel.assignments(
         [p for p in mask.column if p not in score.column], (*given, *score.column)
@@ -69,6 +68,10 @@ def make_tiles(
     changes = [u for f in weights.weight_functions if f.call in weights.reweighted for u in f.uses]
     backward += tuple(u for f in weights.weight_functions if f.call == weights.weight_slope for u in f.uses)
     scale = (str(SCALE.value),) if scope.scale_by_head else ()
+
+    of_forward = (*_uses(columns), *maths.logits.uses, *keeps, *factor, *changes, *q_corner, *dropout)
+    of_dkdv = (*_uses((*columns, *rows)), *k_corner, *backward, *changes, *scale)
+    own_of_dkdv = (_LOCAL_TRANSPOSED, (*columns, *rows))
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
     products = {scope.names.part(p.node) for p in plan.products}
@@ -95,29 +98,14 @@ def make_tiles(
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (
-                *_uses(columns),
-                *maths.logits.uses,
-                *keeps,
-                *factor,
-                *changes,
-                *q_corner,
-                *dropout,
-                *sorted(far_uses.forward),
-            ),
-            (local, columns),
-            (*around, *sink_uses),
-            floats,
+            (*of_forward, *sorted(far_uses.forward)), (local, columns), (*around, *sink_uses), floats
         ),
+        forward_near=_context(of_forward, (_LOCAL, columns), (*around, *sink_uses), floats),
         sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (local, columns), (), floats),
         deltas=_context((*_uses(columns), *q_corner, *backward), (local, columns), around, floats),
         dkdv=_context(
             (
-                *_uses((*columns, *rows)),
-                *k_corner,
-                *backward,
-                *changes,
-                *scale,
+                *of_dkdv,
                 *sorted(far_uses.dkdv),
                 *product_uses.loops,
                 *product_uses.loop_over_queries,
@@ -126,6 +114,7 @@ def make_tiles(
             (*program.uses, *ranges.query_range.uses, *product_uses.after),
             floats,
         ),
+        dkdv_near=_context(of_dkdv, own_of_dkdv, (*program.uses, *ranges.query_range.uses), floats),
         dq=_context(
             (
                 *_uses(columns),
@@ -146,6 +135,14 @@ def make_tiles(
         uses_tanh="FAST_TANH" in uses,
     )
     return tiles, frozenset(uses.difference(*(b.defines for b in blocks)))
+
+
+def row_blocks(scope: Scope) -> tuple[Block, Block]:
+    """The lines once a row: those of the score, and what the mask needs beside them."""
+    score, mask, given = scope.plan.score_parts, scope.plan.mask_parts, scope.program_values
+    row_score = scope.kernel.assignments(score.row, given)
+    row_mask = scope.kernel.assignments([p for p in mask.row if p not in score.row], (*given, *score.row))
+    return row_score, row_mask
 
 
 def _context(

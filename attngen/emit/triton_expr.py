@@ -131,16 +131,16 @@ class TritonExpr:
         value = node.value
         assert isinstance(value, (bool, int, float))
         if isinstance(value, bool):
-            return Text(f"tl.full([], {value}, tl.int1)")
+            return Text(f"tl.cast({value}, tl.int1)")
         if isinstance(value, int):
             if 2**31 <= value < 2**32:
-                return Text(f"tl.full([], {value}, tl.int64)")  # Triton would make the literal a uint32
+                return Text(f"tl.cast({value}, tl.int64)")  # Triton would make the literal a uint32
         elif math.isnan(value):
             return Text('float("nan")')
         elif abs(value) > _GREATEST:
             return Text(f'float("{math.copysign(math.inf, value)}")')
         elif 0 < abs(value) < _LEAST_NORMAL:
-            return Text(f"tl.full([], {value!r}, tl.float32)")  # Triton would make the literal a float64
+            return Text(f"tl.cast({value!r}, tl.float32)")  # Triton would make the literal a float64
         return Text(repr(value), UNARY if math.copysign(1, value) < 0 else ATOM)
 
     def _special(self, node: Expr, args: Sequence[Text]) -> Text:
@@ -247,7 +247,7 @@ class TritonExpr:
     def _inside(self, index: Expr, text: Text, dim: int | str) -> Text:
         """An index in 64 bits, kept inside its dimension; no clamp where it provably is."""
         if index.op is Op.CONST and isinstance(index.value, int) and isinstance(dim, int):
-            return Text(f"tl.full([], {min(index.value, dim - 1)}, tl.int64)")
+            return Text(f"tl.cast({min(index.value, dim - 1)}, tl.int64)")
         if not self._arithmetic.ends_inside(index, dim):
             last = str(dim - 1) if isinstance(dim, int) else f"{self._size(dim)} - 1"
             text = call("tl.minimum", text, Text(last))
@@ -261,10 +261,10 @@ class TritonExpr:
 
 def _tensor(constant: Expr, text: Text, wide: bool) -> Text:
     """A constant that Triton, not Python, computes with."""
-    if text.text.startswith("tl.full("):
+    if text.text.startswith("tl.cast("):
         return text
     kind = "float32" if constant.type is Type.FLOAT else "int64" if wide else "int32"
-    return Text(f"tl.full([], {text.text}, tl.{kind})")
+    return Text(f"tl.cast({text.text}, tl.{kind})")
 
 
 def _rounded_alone(op: Op, args: Sequence[Text]) -> Text:

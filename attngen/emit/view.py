@@ -213,7 +213,7 @@ class Picks:
 class Tiles:
     """Lines computed once a program, a row and a column, and what of the maths each kernel needs.
 
-    ``program_near`` leaves out what far tiles alone read.
+    ``program_near``, ``forward_near`` and ``dkdv_near`` leave out what far tiles alone read.
     """
 
     program: tuple[str, ...]
@@ -223,9 +223,11 @@ class Tiles:
     column_score: tuple[str, ...]
     column_mask: tuple[str, ...]
     forward: Context
+    forward_near: Context
     sums: Context
     deltas: Context
     dkdv: Context
+    dkdv_near: Context
     dq: Context
     helpers: frozenset[str]
     uses_q: bool
@@ -686,7 +688,61 @@ class Call:
 
 
 @dataclass(frozen=True)
+class HopperForward:
+    """The forward for sm_90. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
+    lines of ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some
+    read of an input depends on the key, and so must stay inside the sequence."""
+
+    own: tuple[str, ...]
+    searches: tuple[str, ...]
+    reads_by_key: bool
+    tiles: tuple[tuple[int, str], ...]
+
+    @property
+    def packed(self) -> str:
+        """The items of the tuple of its own values."""
+        return ", ".join(self.own) + ("," if len(self.own) == 1 else "")
+
+
+@dataclass(frozen=True)
+class HopperView:
+    """The kernels for sm_90; None where the module holds Triton's alone."""
+
+    hopper: HopperForward | None
+
+
+@dataclass(frozen=True)
+class HopperBackward:
+    """The fused backward for sm_90.
+
+    ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
+    queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
+    dQ leaves its registers before the weights are computed, which need many. ``searches`` are the lines of
+    ``query_range`` where they search a row; ``by_head`` says that its bounds may differ between the query
+    heads of one key head: then the producer takes the arguments ``fed`` and ``fed_lines`` to find
+    them. ``own`` are the arguments that a consumer takes.
+    """
+
+    seed: str
+    early: bool
+    searches: tuple[str, ...]
+    by_head: bool
+    fed: tuple[str, ...]
+    fed_lines: tuple[str, ...]
+    own: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HopperBackwardView:
+    """The fused backward for sm_90; None where the module holds Triton's two kernels alone."""
+
+    hopper_backward: HopperBackward | None
+
+
+@dataclass(frozen=True)
 class View(
+    HopperBackwardView,
+    HopperView,
     Call,
     Launch,
     Guards,

@@ -8,13 +8,14 @@ from functools import cached_property
 from attngen.analysis.block_range import hulls, key_ranges, query_ranges
 from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
-from attngen.analysis.rates import Rate, rate_of
+from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.analysis.simplify import simple
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
+from attngen.plan.hopper import Backend, choose_backend
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
@@ -27,16 +28,16 @@ from attngen.plan.weights import Forward, Weights, weights_of
 class Options:
     """How to build, beside what the spec says.
 
-    ``backend`` is "auto" or "triton". ``math`` is "approx" (the tanh instruction for 16-bit tensors) or
-    "exact".
+    ``backend`` is "auto", "triton" or "hopper" (see ``plan.hopper``). ``math`` is "approx" (the tanh
+    instruction for 16-bit tensors) or "exact".
     """
 
     backend: str = "auto"
     math: str = "approx"
 
     def __post_init__(self) -> None:
-        if self.backend not in ("auto", "triton"):
-            raise ValueError(f"backend is 'auto' or 'triton', got {self.backend!r}")
+        if self.backend not in ("auto", "triton", "hopper"):
+            raise ValueError(f"backend is 'auto', 'triton' or 'hopper', got {self.backend!r}")
         if self.math not in ("approx", "exact"):
             raise ValueError(f"math is 'approx' or 'exact', got {self.math!r}")
 
@@ -61,6 +62,7 @@ class Plan:
     tiles: Table
     facts: Facts
     weights: Weights
+    backend: Backend
     learned: tuple[Learned, ...] = ()
     far: Far | None = None
     products: tuple[Product, ...] = ()
@@ -76,6 +78,14 @@ class Plan:
         reads = [r.by_score for x in self.learned for r in x.reads if r.by_score is not None]
         derivatives = [e for p in self.products for e in (p.number, p.derivative)]
         return joined(self.products, (self.logits.tile, self.logits.derivative, *reads, *derivatives))
+
+    @cached_property
+    def backward_is_heavy(self) -> bool:
+        """Whether score and mask hold more than a number or two for each score in registers: what they load
+        for rows, columns or scores, or a derivative that varies."""
+        known = rates(self.ir.final_score, self.ir.mask)
+        loads = any(node.op is Op.LOAD and rate > Rate.PROGRAM for node, rate in known.items())
+        return loads or not self.derivative_is_uniform
 
     @cached_property
     def sink_log2(self) -> Expr | None:
@@ -131,6 +141,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         tiles=tiles_for(ir),
         facts=facts_of(ir),
         weights=weights,
+        backend=choose_backend(ir, logits, key_loops, options.backend),
         learned=learned_inputs(ir),
         far=_far(ir, logits, (key_loops, query_loops)),
         products=products_of(ir),

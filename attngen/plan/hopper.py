@@ -1,0 +1,117 @@
+"""The back end: plain Triton for every GPU and, where asked for, kernels for sm_90 in Gluon beside it.
+
+backend="hopper"                      ->   Backend("hopper", reason, Hopper(tiles))
+backend="hopper", a list of tiles     ->   Backend("triton", reason, None)
+backend="triton"                      ->   Backend("triton", reason, None)
+
+Gluon's kernels are warp-specialised: a producer warp feeds consumer warpgroups of 64 rows each. They hold the
+same score, mask and dropout as the Triton kernels, which stay beside them for every call that they cannot
+take (float32 tensors, strides that TMA does not address, other GPUs). They know the plain softmax, and loops
+whose ends are known ahead: a variant that needs more has Triton's kernels alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.analysis.rates import Rate, rates
+from attngen.ir.nodes import AttentionIR, Op, leaves
+from attngen.plan.base2 import Logits
+from attngen.plan.loops import Loops
+
+#: What backend="auto" means: "hopper" puts the kernels for sm_90 into every module that can hold them.
+AUTO = "triton"
+
+
+@dataclass(frozen=True)
+class HopperTile:
+    """One program of the forward: ``parts`` consumer warpgroups of 64 queries, BLOCK_N keys a step.
+
+    ``stages`` tiles of keys and of values lie in shared memory. ``registers`` is of a consumer's thread.
+    ``turns``: the warpgroups begin their products one after the other. ``late``: a step takes all its
+    exponentials before it waits for the product with V. ``programs`` run on a multiprocessor at once.
+    """
+
+    parts: int
+    block_n: int
+    stages: int
+    registers: int
+    turns: bool
+    late: bool
+    programs: int = 1
+
+
+@dataclass(frozen=True)
+class Hopper:
+    """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim."""
+
+    tiles: dict[int, HopperTile]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Which kernels the module holds, and why. ``hopper`` is None where it holds Triton's alone.
+
+    ``is_refused``: it would hold Gluon's, too, but they lack what the variant needs.
+    """
+
+    name: str
+    reason: str
+    hopper: Hopper | None = None
+    is_refused: bool = False
+
+
+#: From how many operations a score on: what a step holds beside the accumulators, in three classes.
+_MEDIUM, _HEAVY = 5, 9
+
+# class -> largest head dimension -> tile. Those of light scores are the fastest of the ones measured (H200);
+# the others were sized by compiling the zoo, so that next to nothing spills.
+_LIGHT_TILES = {
+    64: HopperTile(3, 128, 2, 160, turns=True, late=False),
+    128: HopperTile(2, 128, 2, 240, turns=False, late=True),
+    256: HopperTile(2, 64, 2, 240, turns=False, late=False),
+}
+_MEDIUM_TILES = _LIGHT_TILES | {64: HopperTile(2, 128, 2, 240, turns=True, late=True)}
+_HEAVY_TILES = {
+    64: HopperTile(2, 64, 3, 240, turns=False, late=False),
+    128: HopperTile(2, 32, 4, 240, turns=False, late=False),
+    256: HopperTile(2, 32, 3, 240, turns=False, late=False),
+}
+
+TABLES = (_LIGHT_TILES, _MEDIUM_TILES, _HEAVY_TILES)
+
+
+def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: str) -> Backend:
+    """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
+    is_auto = wanted == "auto"
+    if (AUTO if is_auto else wanted) == "triton":
+        return Backend("triton", "auto means Triton's kernels alone" if is_auto else "asked for")
+    lacks = refusal(ir, key_loops)
+    if lacks:
+        return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
+    why = "auto means Gluon's kernels for sm_90 beside Triton's" if is_auto else "asked for"
+    reason = f"{why}; calls that its kernels cannot take run Triton's"
+    return Backend("hopper", reason, Hopper(_tiles(ir, logits)))
+
+
+def refusal(ir: AttentionIR, key_loops: Loops) -> str:
+    """What a variant needs that the kernels for sm_90 do not have, or ""."""
+    if not ir.is_softmax:
+        return f"know the softmax alone, not normalize = {ir.normalize.value}"
+    if ir.weight is not None:
+        return "take no weight clause"
+    if next(leaves(ir.final_score, op=Op.DOT), None) is not None:
+        return "take no products of rows"
+    if key_loops.picks is not None:
+        return "visit tiles by bounds, not those that a list picks"
+    return ""
+
+
+def _tiles(ir: AttentionIR, logits: Logits) -> dict[int, HopperTile]:
+    """The tiles of one variant, by what its scores cost."""
+    known = rates(logits.tile, ir.mask)
+    work = [node for node, rate in known.items() if rate is Rate.TILE and node.args]
+    reads = any(node.op is Op.LOAD for node in work)
+    if len(work) >= _HEAVY:
+        return _HEAVY_TILES
+    return _MEDIUM_TILES if len(work) >= _MEDIUM or reads or ir.dropout is not None else _LIGHT_TILES

@@ -1,0 +1,268 @@
+"""The back end for sm_90: what a module holds, when its launcher takes it, what the assembler says of it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import fuzz_specs
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton._C.libtriton import ir
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+
+from attngen.commands.common import Backend
+from attngen.commands.show import text_of
+from attngen.compile_check.binary import Binary, compile_launch, source_of
+from attngen.compile_check.launches import Launch, launches
+from attngen.compile_check.module import load
+from attngen.errors import AttnGenError
+from attngen.pipeline import Compilation, compile_spec
+from attngen.plan.hopper import TABLES
+from attngen.plan.tiles import TARGETS
+from attngen.source import Source
+from attngen.spec_file import find_spec, zoo_names
+
+# The launcher asks a tensor's address for its alignment only; a FakeTensor's is 0.
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+
+ROOT = Path(__file__).parents[1]
+KERNEL = "hopper_forward_kernel"
+FEW = 128  # bytes spilled: three warpgroups leave each thread 160 registers
+
+
+@cache
+def zoo(name: str, backend: str = "hopper") -> Compilation:
+    return compile_spec(find_spec(name), backend=backend)
+
+
+def launched(built: Compilation, target: str, head_dim: int, dtype: str = "bfloat16") -> dict[str, Launch]:
+    found = launches(load(built.text), built.ir, TARGETS[target], head_dim, dtype)
+    return {launch.kernel.__name__: launch for launch in found}
+
+
+def compiled(built: Compilation, head_dim: int, dtype: str = "bfloat16") -> Binary:
+    return compile_launch(launched(built, "sm_90", head_dim, dtype)[KERNEL], TARGETS["sm_90"])
+
+
+def functions(text: str) -> set[str]:
+    return {node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+
+# ---- The module --------------------------------------------------------------------------------------------
+
+
+def test_only_the_hopper_back_end_speaks_gluon() -> None:
+    for backend in ("auto", "triton"):
+        assert "gluon" not in zoo("softcap", backend).text
+    text = zoo("softcap").text
+    assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
+    assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
+
+
+def test_beside_the_gluon_kernels_the_module_is_the_triton_one() -> None:
+    both, plain = zoo("alibi").text, zoo("alibi", "triton").text
+    assert functions(plain) < functions(both)
+    shared = ("logits", "keeps", "key_range", "attend", "forward_kernel", "dkdv_kernel")
+    for name in shared:
+        assert _source(both, name) == _source(plain, name)
+
+
+def _source(text: str, name: str) -> str:
+    (node,) = (n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == name)
+    return ast.get_source_segment(text, node) or ""
+
+
+def test_modules_with_gluon_are_clean_as_rendered(tmp_path: Path) -> None:
+    for name in ("full", "causal", "dropped", "packed_documents", "gpt_oss", "dense_bias", "gemma2_local"):
+        (tmp_path / f"{name}.py").write_text(zoo(name).text)
+    config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", "--output-format", "concise"]
+    command = [sys.executable, "-m", "ruff", "check", *config, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_spec_takes_no_name_of_the_gluon_kernels() -> None:
+    text = "variant x\nparam slot: float\ninput ring: float32[heads]\nscore = slot * score + ring[h]"
+    built = compile_spec(Source(text), backend="hopper").text
+    assert "slot_ * " in built and "ring__ptr" in built
+    assert "ring__ptr" not in compile_spec(Source(text), backend="triton").text
+
+
+def test_the_plan_says_which_back_end_and_why() -> None:
+    for backend in Backend:
+        text = text_of(find_spec("causal"), "plan", {}, backend)
+        chosen = text[text.index("backend: Backend") :]
+        name = "hopper" if backend is Backend.HOPPER else "triton"
+        assert f"name: {name}" in chosen
+        assert "reason: a" in chosen
+        assert ("HopperTile" in chosen) == (name == "hopper")
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller"), [("full", False), ("causal", False), ("dropped", True), ("dense_bias", True)]
+)
+def test_what_a_score_costs_decides_how_many_warpgroups_share_the_registers(name: str, smaller: bool) -> None:
+    hopper = zoo(name).plan.backend.hopper
+    assert hopper is not None
+    assert (hopper.tiles[64].parts < 3) == smaller
+
+
+def test_tiles_keep_within_the_registers_of_a_multiprocessor() -> None:
+    for tile in (tile for table in TABLES for tile in table.values()):
+        threads = 128 * (tile.parts + 1)  # Triton rounds the producer's warp up to a warpgroup
+        at_launch = 65536 // tile.programs // threads // 8 * 8
+        first = at_launch * (tile.parts + 1) - tile.registers * (tile.parts - 1) - 24
+        assert first >= tile.registers, tile  # what is left for the warpgroup that Triton calls the default
+
+
+# ---- The launcher ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.compiled
+def test_only_sm_90_and_16_bits_take_it() -> None:
+    built = zoo("causal")
+    assert KERNEL in launched(built, "sm_90", 64)
+    assert "forward_kernel" not in launched(built, "sm_90", 64)
+    assert KERNEL not in launched(built, "sm_90", 64, "float32")
+    for target in ("sm_80", "sm_100", "gfx942"):
+        assert KERNEL not in launched(built, target, 64)
+        assert "forward_kernel" in launched(built, target, 64)
+
+
+@pytest.fixture(scope="module")
+def causal_module() -> ModuleType:
+    return load(zoo("causal").text)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    width=st.integers(1, 256),
+    stride=st.integers(1, 600),
+    offset=st.integers(0, 9),
+    dense=st.booleans(),
+)
+def test_it_takes_exactly_the_strides_that_tma_addresses(
+    causal_module: ModuleType, width: int, stride: int, offset: int, dense: bool
+) -> None:
+    stride += width
+    base = torch.empty(4 * 3 * 5 * stride * 2 + offset, dtype=torch.bfloat16)[offset:]
+    steps = (15 * stride, 5 * stride, stride, 1) if dense else (30 * stride, 10 * stride, 2 * stride, 2)
+    x = base.as_strided((4, 3, 5, width), steps)
+    aligned = stride % 8 == 0 and base.data_ptr() % 16 == 0
+    assert causal_module.takes_tma(x) == (aligned and dense)
+
+
+def test_calls_that_tma_cannot_address_run_the_triton_kernel(causal_module: ModuleType) -> None:
+    found = []
+    with FakeTensorMode():
+        for width in (64, 60):
+            wide = torch.empty(2, 4, 256, width, dtype=torch.bfloat16, device="cuda")
+            with patch.object(causal_module, "target_of", lambda q: "sm_90"):
+                found.append(causal_module.takes_hopper(wide, wide, wide, wide))
+    assert found == [True, False]
+
+
+# ---- The compiler ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.compiled
+def test_the_assembler_neither_spills_nor_serialises_the_products() -> None:
+    binary = compiled(zoo("gemma2_local"), 128)
+    assert binary.spills == 0
+    assert binary.warnings == ()
+    assert binary.shared <= TARGETS["sm_90"].shared
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("name", zoo_names())
+def test_no_zoo_spec_serialises_its_products(name: str, head_dim: int) -> None:
+    built = zoo(name)
+    binary = compiled(built, head_dim)
+    assert binary.warnings == ()
+    assert binary.shared <= TARGETS["sm_90"].shared
+    assert binary.spills <= (512 if "t5_bucket" in built.source.text else FEW)
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("score", ["1.5", "float(q) ** 2", "-float(k)"])
+@pytest.mark.parametrize("backend", ["triton", "hopper"])
+def test_a_score_that_is_not_of_the_product_compiles(score: str, backend: str) -> None:
+    built = compile_spec(Source(f"variant x\nscore = {score}"), backend=backend)
+    for launch in launched(built, "sm_90", 64).values():
+        assert compile_launch(launch, TARGETS["sm_90"]).registers > 0
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3))
+def test_gluon_takes_whatever_spec_is_drawn(number: int) -> None:
+    """Up to its IR: layouts and shapes are settled there, and it takes a second."""
+    taken = 0
+    for text in fuzz_specs.block(11, number, 40):
+        assert isinstance(text.spec, str)
+        try:
+            built = compile_spec(Source(text.spec, "x.attn"), backend="hopper")
+            found = launched(built, "sm_90", 64)
+        except (AttnGenError, ValueError):  # no spec, or a dropout that is no probability
+            continue
+        lower(found[KERNEL])
+        taken += 1
+    assert taken > 5
+
+
+def lower(launch: Launch) -> None:
+    """Bring a kernel into Triton's IR."""
+    source, options = source_of(launch, TARGETS["sm_90"])
+    target = GPUTarget("cuda", 90, 32)
+    backend = make_backend(target)
+    parsed = backend.parse_options(dict(options))
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions = backend.get_codegen_implementation(parsed)
+    source.make_ir(target, parsed, functions, backend.get_module_map(), context)
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize(("head_dim", "v_dim"), [(192, 128), (64, 128), (128, 256), (40, 24)])
+def test_any_head_dim_and_v_dim_compiles(
+    causal_module: ModuleType, head_dim: int, v_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    with FakeTensorMode():
+        q, k, v, out = (
+            torch.empty(2, heads, 1000, width, dtype=torch.float16, device="cuda")
+            for heads, width in ((8, head_dim), (4, head_dim), (4, v_dim), (8, v_dim))
+        )
+        lse = torch.empty(2, 8, 1000, device="cuda")
+        kernel = causal_module.hopper_forward_kernel
+
+        def note(*arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
+            options = {n: named.pop(n) for n in ("num_warps", "maxnreg")}
+            bound = inspect.signature(kernel.fn).bind(*arguments, **named)
+            found.append(Launch(kernel, bound.args, options))
+
+        monkeypatch.setattr(kernel, "run", note)
+        monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: nullcontext())
+        causal_module.launch_hopper_forward(q, k, v, out, lse)
+        binary = compile_launch(found[0], TARGETS["sm_90"])
+    assert binary.warnings == ()
+    assert binary.spills <= FEW
+    assert binary.shared <= TARGETS["sm_90"].shared

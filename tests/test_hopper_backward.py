@@ -1,0 +1,130 @@
+"""The fused backward for sm_90, without a GPU: what is emitted, what is launched, what ptxas makes of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attngen.compile_check.binary import compile_launch
+from attngen.compile_check.launches import launches
+from attngen.compile_check.module import load
+from attngen.pipeline import Compilation, compile_spec
+from attngen.plan.tiles import TARGETS
+from attngen.source import Source
+from attngen.spec_file import find_spec
+from attngen.testing import assert_matches_reference
+from attngen.variant import build_variant
+
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+
+
+def built(*lines: str) -> Compilation:
+    return compile_spec(Source("\n".join(["variant tried", *lines]), "tried.attn"), backend="hopper")
+
+
+@pytest.mark.parametrize("name", ["causal", "dropped", "packed_documents", "t5"])
+def test_the_fused_backward_stands_beside_the_two_kernels_only_where_hopper_is_asked_for(name: str) -> None:
+    with_it, without = (compile_spec(find_spec(name), backend=b).text for b in ("hopper", "triton"))
+    assert "def hopper_backward_kernel(" in with_it
+    assert "def dkdv_kernel(" in with_it and "def dq_kernel(" in with_it
+    assert "gluon" not in without
+
+
+@pytest.mark.parametrize(
+    ("lines", "seed"),
+    [
+        ([], "-0.6931471805599453 / scale"),
+        (
+            ["input slopes: float32[heads]", "score = score - slopes[h] * abs(dist)"],
+            "-0.6931471805599453 / scale",
+        ),
+        (["scale = 1.0"], "-0.6931471805599453"),
+        (["scale = 0.125"], "-0.6931471805599453 / 0.125"),
+        (["scale = -1.0"], ""),  # the score of a row that kept nothing must become -inf
+        (["param t: float", "scale = t"], ""),
+        (["score = 30.0 * tanh(score / 30.0)"], ""),
+        (["score = 2.0 * score"], ""),
+    ],
+)
+def test_the_product_starts_at_the_log_sum_exp_only_where_the_score_is_linear_in_it(
+    lines: list[str], seed: str
+) -> None:
+    compilation = built(*lines)
+    found = [line.split("= ")[1] for line in compilation.text.split("\n") if "    per_lse2 = " in line]
+    assert [text.split("  #")[0] for text in found] == ([seed] if seed else [])
+
+
+@pytest.mark.compiled
+def test_the_launcher_runs_the_fused_backward_unless_deterministic() -> None:
+    compilation = built("input bias: float32[heads, q_len, k_len] grad", "score = score + bias[h, q, k]")
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], 128, "bfloat16")
+    names = [launch.kernel.__name__.removesuffix("_kernel") for launch in found]
+    assert names.index("dq") < names.index("hopper_backward") < names.index("finish_dq")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("head_dim", "dtype"), [(256, "bfloat16"), (128, "float32"), (100, "bfloat16")])
+def test_what_the_fused_backward_cannot_take_goes_to_the_two_kernels(head_dim: int, dtype: str) -> None:
+    compilation = built()
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], head_dim, dtype)
+    assert "hopper_backward_kernel" not in [launch.kernel.__name__ for launch in found]
+
+
+@pytest.mark.compiled
+def test_other_gpus_never_see_it() -> None:
+    compilation = built()
+    for target in TARGETS.keys() - {"sm_90"}:
+        found = launches(load(compilation.text), compilation.ir, TARGETS[target], 128, "bfloat16")
+        assert not [x for x in found if "hopper" in x.kernel.__name__]
+
+
+def test_on_the_cpu_the_same_module_runs_its_triton_kernels_whatever_deterministic_says() -> None:
+    variant = build_variant(find_spec("causal"), overrides={}, backend="hopper")
+    q, k, v = (torch.randn(1, 2, 20, 16, dtype=torch.float16, requires_grad=True) for _ in range(3))
+    assert_matches_reference(variant, q, k, v)
+    wanted, *others = (
+        torch.autograd.grad(variant(q, k, v, return_lse=True, deterministic=flag)[0].sum(), (q, k, v))
+        for flag in (None, True, False)
+    )
+    for found in others:
+        assert all(torch.equal(x, y) for x, y in zip(found, wanted, strict=True))
+
+
+@pytest.mark.slow
+def test_opcheck_finds_no_fault_with_the_flag_that_its_operators_take() -> None:
+    variant = build_variant(find_spec("causal"), overrides={}, backend="hopper")
+    q, k, v = (torch.randn(1, 2, 20, 16, dtype=torch.float16, requires_grad=True) for _ in range(3))
+    for deterministic in (True, False):
+        torch.library.opcheck(variant.module.forward_operator, (q, k, v, False, deterministic))
+
+
+# A spill in the loop, or a wgmma that ptxas makes wait for the one before, costs a third of the speed.
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["causal", "full", "softcap", "gemma2_local", "sliding_window"])
+def test_the_fused_backward_spills_nothing_and_no_product_waits_for_another(name: str) -> None:
+    compilation = compile_spec(find_spec(name), backend="hopper")
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], 128, "bfloat16")
+    fused = next(launch for launch in found if launch.kernel.__name__ == "hopper_backward_kernel")
+    binary = compile_launch(fused, TARGETS["sm_90"])
+    assert (binary.spills, binary.warnings) == (0, ())
+    assert binary.shared <= TARGETS["sm_90"].shared
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["input window: int32[heads]", "mask = 0 <= dist < window[h]"],
+        [
+            "input doc: int32[heads, k_len] sorted",
+            "mask = doc[h, q] == doc[h, k]",
+        ],  # searched by one warp, too
+    ],
+)
+def test_bounds_that_differ_from_head_to_head_are_found_where_the_tiles_are_loaded(lines: list[str]) -> None:
+    compilation = built(*lines)
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], 128, "bfloat16")
+    fused = next(launch for launch in found if launch.kernel.__name__ == "hopper_backward_kernel")
+    assert compile_launch(fused, TARGETS["sm_90"]).warnings == ()
