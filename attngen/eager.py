@@ -72,8 +72,9 @@ class Environment:
     """All that an expression can read. ``score`` and ``weight`` are the leaves of their names in the working
     dtype, where there are any.
 
-    ``nudge`` maps LOAD nodes to tensors that are added to what they read: zeros whose gradients tell what
-    each position contributes to an input's gradient (``reference.contributions``).
+    ``nudge`` maps LOAD and DOT nodes to tensors that are added to them: zeros whose gradients tell what each
+    position contributes to an input's gradient (``reference.contributions``). ``rounded_to`` is the dtype
+    that the vectors of a product, and the product, are rounded to: the tensors' own, in the baseline.
     """
 
     grid: Grid
@@ -83,6 +84,7 @@ class Environment:
     score: Tensor | None = None
     weight: Tensor | None = None
     nudge: Mapping[Expr, Tensor] = field(default_factory=dict)
+    rounded_to: torch.dtype | None = None
 
 
 def evaluate(root: Expr, env: Environment, dtype: torch.dtype) -> Tensor:
@@ -115,7 +117,7 @@ def _precision_of(user: Expr, operand: Expr, precision: torch.dtype) -> torch.dt
 def _precisions(root: Expr, order: Sequence[Expr], dtype: torch.dtype) -> dict[Expr, dict[torch.dtype, None]]:
     """The dtypes in which each node is wanted: a float can be wanted in the working dtype and in float32."""
     wanted: dict[Expr, dict[torch.dtype, None]] = {node: {} for node in order}
-    own = {Type.INT: torch.int64, Type.BOOL: torch.bool, Type.FLOAT: dtype}
+    own = {Type.INT: torch.int64, Type.BOOL: torch.bool, Type.FLOAT: dtype, Type.VECTOR: dtype}
     wanted[root][own[root.type]] = None
     for node in reversed(order):
         for precision in wanted[node]:
@@ -147,6 +149,14 @@ def _value(
             return read.detach().to(precision)
         read = read.to(precision)
         return read + env.nudge[node] if node in env.nudge else read
+    if node.op is Op.VECTOR:
+        read = gather_rows(env.inputs[str(node.value)], args).to(precision)
+        return rounded(read, env.rounded_to)
+    if node.op is Op.DOT:
+        product = rounded(torch.einsum("bhqkr,bhqkr->bhqk", *args), env.rounded_to)
+        if precision != dtype:
+            return product.detach()
+        return product + env.nudge[node] if node in env.nudge else product
     if node.op is Op.TO_FLOAT:
         return args[0].to(precision)
     if node.op is Op.FLOOR:
@@ -167,6 +177,22 @@ def gather(tensor: Tensor, indices: Sequence[Tensor]) -> Tensor:
         return tensor
     last = [n - 1 for n in tensor.shape]  # a dim of size 1 broadcasts: every index reads element 0
     return tensor[tuple(i.clamp(0, n) for i, n in zip(indices, last, strict=True))]
+
+
+def gather_rows(tensor: Tensor, indices: Sequence[Tensor]) -> Tensor:
+    """The rows (along the last dim) of ``tensor`` at broadcast ``indices``: their shape, and the last dim."""
+    if tensor.numel() == 0:
+        index = sum(indices, torch.zeros((), dtype=torch.int64, device=tensor.device))
+        return tensor.new_zeros(*index.shape, tensor.shape[-1])
+    last = [n - 1 for n in tensor.shape]
+    return tensor[tuple(i.clamp(0, n) for i, n in zip(indices, last, strict=False))]
+
+
+def rounded(x: Tensor, to: torch.dtype | None) -> Tensor:
+    """``x`` rounded to ``to`` and widened again, unless that would overflow (the baseline is finite)."""
+    if to is None or (x.isfinite() & ~x.to(to).isfinite()).any():
+        return x
+    return x.to(to).to(x.dtype)
 
 
 class _Guarded(torch.autograd.Function):

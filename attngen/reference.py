@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attngen.dropout_bits import kept
-from attngen.eager import Environment, Grid, evaluate, gather
+from attngen.eager import Environment, Grid, evaluate, gather, gather_rows, rounded
 from attngen.ir.nodes import AttentionIR, Expr, Normalize, Op, leaves
 from attngen.ir.types import Scalar, Type
 
@@ -168,9 +168,9 @@ def attend(
     grid = env.grid
     k, v = (_per_query_head(t.to(dtype), grid) for t in (k, v))
     scale = evaluate(ir.scale, env, dtype)
-    score = _rounded(q.to(dtype) @ k.transpose(-1, -2) * scale, rounded_to)
-    env = replace(env, score=score)
-    score = _rounded(evaluate(ir.final_score, env, dtype), rounded_to).expand(grid.shape)
+    score = rounded(q.to(dtype) @ k.transpose(-1, -2) * scale, rounded_to)
+    env = replace(env, score=score, rounded_to=rounded_to)
+    score = rounded(evaluate(ir.final_score, env, dtype), rounded_to).expand(grid.shape)
     with torch.no_grad():
         mask = evaluate(ir.mask, env, dtype).expand(grid.shape)
         keeps = mask & (score != -_INF)
@@ -187,7 +187,7 @@ def attend(
         return Result(out, lse, score, keeps, *[score.new_empty(0)] * 2)  # nobody asks it for its weights
     probabilities, lse = _softmax(logits, dtype if rounded_to is None else rounded_to)
     normalized = probabilities[..., : grid.k_len].to(dtype)
-    weights = _rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
+    weights = rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
     out = _dropped(weights, keep, factor) @ v
     if rounded_to is not None:
         out, lse = _RoundedOut.apply(out, lse, rounded_to, degree or 0)  # type: ignore[no-untyped-call]
@@ -206,11 +206,11 @@ def _each_by_itself(
 ) -> Result:
     """The sigmoid or the relu of each score: no sum, so no log-sum-exp."""
     if ir.bias is not None:
-        score = _rounded(score + evaluate(ir.bias, env, dtype), rounded_to)
+        score = rounded(score + evaluate(ir.bias, env, dtype), rounded_to)
         keeps = keeps & (score != -_INF)
-    normalized = _rounded(_each_normalized(ir, score, keeps), rounded_to)
-    weights = _rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
-    out = _rounded(_dropped(weights, *_dropout(ir, env, seed)) @ v, rounded_to)
+    normalized = rounded(_each_normalized(ir, score, keeps), rounded_to)
+    weights = rounded(_reweighted(ir, normalized, keeps, env, dtype), rounded_to)
+    out = rounded(_dropped(weights, *_dropout(ir, env, seed)) @ v, rounded_to)
     return Result(out, None, score, keeps, normalized, weights)
 
 
@@ -264,7 +264,7 @@ class _KeepsOutAndLse(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         probabilities, lse = _softmax(logits, own)
         weights = _dropped(probabilities[..., : v.shape[2]], keep, factor).to(v.dtype)
-        out = _rounded(weights @ v, own)
+        out = rounded(weights @ v, own)
         ctx.save_for_backward(probabilities, weights, v, out)
         ctx.own = own
         return out, lse
@@ -272,13 +272,13 @@ class _KeepsOutAndLse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
         probabilities, weights, v, out = ctx.saved_tensors
-        dp = _rounded(dout @ v.mT, ctx.own)
+        dp = rounded(dout @ v.mT, ctx.own)
         delta = (dout * out).sum(-1) - dlse
         beside = probabilities.shape[-1] - dp.shape[-1]  # the sink's column has a probability, but no value
         # The weights as rounded in out, so that no other rounding than out's own stands against delta.
         gained = torch.nn.functional.pad(weights * dp, (0, beside))
         ds = torch.where(probabilities != 0, gained - probabilities.to(v.dtype) * delta[..., None], 0.0)
-        return _rounded(ds, ctx.own), weights.mT @ dout, None, None, None
+        return rounded(ds, ctx.own), weights.mT @ dout, None, None, None
 
 
 class _RoundedOut(torch.autograd.Function):
@@ -290,22 +290,15 @@ class _RoundedOut(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, lse: Tensor, own: torch.dtype, degree: int) -> tuple[Tensor, Tensor]:
-        rounded = _rounded(out, own)
-        ctx.save_for_backward(out - rounded)
+        own_out = rounded(out, own)
+        ctx.save_for_backward(out - own_out)
         ctx.degree = degree
-        return rounded, lse.clone()
+        return own_out, lse.clone()
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
         (taken,) = ctx.saved_tensors
         return dout, dlse + ctx.degree * (dout * taken).sum(-1), None, None
-
-
-def _rounded(x: Tensor, to: torch.dtype | None) -> Tensor:
-    """``x`` rounded to ``to`` and widened again, unless that would overflow (the baseline is finite)."""
-    if to is None or (x.isfinite() & ~x.to(to).isfinite()).any():
-        return x
-    return x.to(to).to(x.dtype)
 
 
 def _per_query_head(tensor: Tensor, grid: Grid) -> Tensor:
@@ -350,11 +343,12 @@ def contributions(
     widened = {n: t.detach().double() if t.is_floating_point() else t for n, t in env.inputs.items()}
     learned = {i.name for i in ir.inputs if i.grad}
     loads = {n for clause in ir.clauses for n in leaves(clause, op=Op.LOAD) if n.value in learned}
+    products = {n for n in leaves(ir.final_score, op=Op.DOT) if learned & {str(a.value) for a in n.args}}
     in_sink = set(leaves(ir.sink, op=Op.LOAD)) if ir.sink is not None else set()
     *rows, columns = env.grid.shape
     nudge = {
         node: torch.zeros(*rows, 1 if node in in_sink else columns, dtype=torch.float64, device=q.device)
-        for node in loads
+        for node in (*loads, *products)
     }
     for zeros in nudge.values():
         zeros.requires_grad_()
@@ -372,13 +366,29 @@ def contributions(
     nodes = list(nudge)
     each = torch.autograd.grad(values, [nudge[n] for n in nodes], weights, allow_unused=True)
     for node, parts in zip(nodes, each, strict=True):
-        if parts is None or widened[str(node.value)].numel() == 0:
+        if parts is not None and node in products:
+            _add_through_product(sizes, node, parts.abs().nan_to_num(0.0), env)
+        if parts is None or node in products or widened[str(node.value)].numel() == 0:
             continue
         table = torch.zeros_like(widened[str(node.value)], requires_grad=True)
         indices = [evaluate(i, env, torch.float64) for i in node.args]
         read = gather(table, indices).expand(parts.shape)
         sizes[str(node.value)] += torch.autograd.grad(read, table, parts.abs().nan_to_num(0.0))[0]
     return sizes
+
+
+def _add_through_product(sizes: dict[str, Tensor], product: Expr, parts: Tensor, env: Environment) -> None:
+    """Add what each score contributes to the vectors of one product: its part times the other vector."""
+    rows = []
+    for vector in product.args:
+        indices = [evaluate(i, env, torch.float64) for i in vector.args]
+        rows.append((str(vector.value), env.inputs[str(vector.value)].abs(), indices))
+    for own, other in (rows, rows[::-1]):
+        if own[0] not in sizes or own[1].numel() == 0:
+            continue
+        table = torch.zeros_like(own[1], requires_grad=True)
+        read = torch.einsum("bhqkr,bhqkr->bhqk", gather_rows(table, own[2]), gather_rows(*other[1:]))
+        sizes[own[0]] += torch.autograd.grad(read.expand(parts.shape), table, parts)[0]
 
 
 def _largest_derivatives(

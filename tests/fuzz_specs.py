@@ -125,7 +125,7 @@ _USUAL: dict[tuple[str, int], Callable[[], Sequence[str]]] = {
     ("let", 0): lambda: _FRESH,
     ("def", 0): lambda: _FRESH,
     ("def", 1): lambda: ["x", "y"],
-    ("index", 0): lambda: ["t", "doc"],
+    ("index", 0): lambda: ["t", "doc", "u", "w"],
     ("call", 0): lambda: [*BUILTINS, *prelude(), "twice", "mix"],
     ("name", 0): _numbers,
 }
@@ -242,7 +242,7 @@ _ALIKE = (
     ("heads", "kv_heads", "batch", "q_len", "k_len", "head_dim", "v_dim", "extra", "4", "1"),
     ("grad", "sorted"),
     ("abs", "floor", "exp", "log", "sqrt", "rsqrt", "sin", "tanh", "int", "float", "sigmoid", "not"),
-    ("min", "max", "softcap", "mix", "band"),
+    ("min", "max", "softcap", "mix", "band", "dot"),
 )
 
 

@@ -78,6 +78,10 @@ def _value(node: Expr, args: list[Scalar], env: Env) -> Scalar:
         return env.weight
     if op is Op.LOAD:
         return _nearest(env.inputs[name], [int(a) for a in args])
+    if op is Op.VECTOR:
+        return _nearest(env.inputs[name], [int(a) for a in args])
+    if op is Op.DOT:
+        return sum(x * y for x, y in zip(*args, strict=True))  # type: ignore[call-overload]
     if op in SEARCHES:
         *row, value = (int(a) for a in args)
         data = env.inputs[name]

@@ -11,7 +11,20 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from attngen.ir.nodes import CORNERS, POSITIONS, SCORE, SIZES, Expr, Op, const, load, make, param, word
+from attngen.ir.nodes import (
+    CORNERS,
+    POSITIONS,
+    SCORE,
+    SIZES,
+    Expr,
+    Op,
+    const,
+    load,
+    make,
+    param,
+    vector,
+    word,
+)
 from attngen.ir.types import Type
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -78,6 +91,9 @@ def _build(tree: ast.expr) -> Expr:
             terms = [_build(left), *map(_build, others)]
             pairs = zip(terms, ops, terms[1:], strict=False)
             return _chain(Op.AND, [_comparison(one, op, two) for one, op, two in pairs])
+        case ast.Call(func=ast.Name(id="dot"), args=args):
+            rows = [_build(arg) for arg in args]
+            return make(Op.DOT, *(vector(str(row.value), row.args) for row in rows))
         case ast.Call(func=ast.Name(id=name), args=args):
             return make(Op(name), *map(_build, args))
     raise ValueError(ast.dump(tree))
@@ -115,11 +131,11 @@ def show(node: Expr | None) -> str:
     if node is SCORE:
         return "score"
     parts = [show(a) for a in node.args]
-    if node.op is Op.LOAD:
+    if node.op in (Op.LOAD, Op.VECTOR):
         return f"{node.value}[{', '.join(parts)}]"
     if not parts:
         return str(node.value)
-    if len(parts) == 2 and node.op not in (Op.MIN, Op.MAX):
+    if len(parts) == 2 and node.op not in (Op.MIN, Op.MAX, Op.DOT):
         return f"({parts[0]} {node.op.value} {parts[1]})"
     if node.op in (Op.NEG, Op.NOT):
         return f"(-{parts[0]})" if node.op is Op.NEG else f"(not {parts[0]})"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 FORWARD, BACKWARD = "templates/triton/forward.jinja", "templates/triton/backward.jinja"
 FRAGMENTS, LAUNCH = "templates/triton/fragments.jinja", "templates/triton/launch.jinja"
+PRODUCTS = "templates/triton/products.jinja"
 _PRODUCT = "        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)\n"
 LEARNED, MACROS = "templates/triton/learned.jinja", "templates/triton/macros.jinja"
 WEIGHTS, DELTAS = "templates/triton/weights.jinja", "templates/triton/deltas.jinja"
@@ -45,6 +46,14 @@ SPECS = {
     "gated": "input gate: float32[batch, heads, q_len] grad\nweight = weight * sigmoid(gate[b, h, q])",
     "clamped": "input table: float32[heads, 9] grad\nscore = score + table[h, clamp(dist, -4, 4) + 4]",
     "key_head_pairs": "input bias: float32[kv_heads, q_len, k_len] grad\nscore = score + bias[h_kv, q, k]",
+    "shared_key": "input a: float16[batch, heads, q_len, 8] grad\ninput c: float16[batch, k_len, 8] grad\n"
+    "score = score + 0.4 * dot(a[b, h, q], c[b, k])",
+    "key_of_head": "input a: float16[heads, q_len, 8] grad\ninput c: float16[batch, heads, k_len, 8] grad\n"
+    "score = score - 0.4 * dot(a[h, q], c[b, h, k])",
+    "row_of_key_head": "input a: float16[kv_heads, q_len, 8] grad\ninput c: float16[kv_heads, k_len, 8]\n"
+    "score = score + 0.4 * dot(a[h_kv, q], c[h_kv, k])",
+    "bent_product": "input a: float16[batch, heads, q_len, 8] grad\ninput c: float16[batch, k_len, 8] grad\n"
+    "score = score + tanh(0.4 * dot(a[b, h, q], c[b, k]))",
     "by_distance": "input table: float32[heads, 8] grad\nscore = score + table[h, min(abs(dist), 8)]",
 }
 
@@ -255,8 +264,8 @@ MUTANTS = (
     Mutant(
         "delta_of_the_wrong_sign",
         BACKWARD,
-        "{{ v.d_score }}\n{% if v.scale_by_head %}",
-        '{{ v.d_score | replace("- delta", "+ delta") }}\n{% if v.scale_by_head %}',
+        "{{ v.d_score }}\n{{ pr.sum_columns(v) }}",
+        '{{ v.d_score | replace("- delta", "+ delta") }}\n{{ pr.sum_columns(v) }}',
         "dK adds delta",
         "full",
     ),
@@ -574,6 +583,63 @@ MUTANTS = (
         "_sub(_ONE, node)",
         "the derivative of tanh is 1 - tanh",
         "softcap",
+    ),
+    # Products of rows.
+    Mutant(
+        "factor_not_multiplied_by_its_number",
+        PRODUCTS,
+        "{{ p.rows.gradient }} = {{ p.rows.gradient }} * {{ p.number }}",
+        "{{ p.rows.gradient }} = {{ p.rows.gradient }}",
+        "the factor before a product of rows does not reach the queries' side",
+        "shared_key",
+    ),
+    Mutant(
+        "key_side_not_multiplied_by_its_number",
+        PRODUCTS,
+        "{{ p.columns.gradient }} = {{ p.columns.gradient }} * {{ p.number }}",
+        "{{ p.columns.gradient }} = {{ p.columns.gradient }}",
+        "the factor before a product of rows does not reach the keys' side",
+        "shared_key",
+    ),
+    Mutant(
+        "key_side_of_the_first_head",
+        PRODUCTS,
+        '{{ "h" if by_head else "h_kv" }}, k_len',
+        '{{ "h_kv * group" if by_head else "h_kv" }}, k_len',
+        "the query heads of one key head overwrite each other's gradient of a row of the key",
+        "key_of_head",
+    ),
+    Mutant(
+        "rows_summed_over_the_wrong_heads",
+        PRODUCTS,
+        "rows = rows.unflatten(1, (kv_heads, -1)).sum(2)",
+        "rows = rows.unflatten(1, (-1, kv_heads)).sum(1)",
+        "the gradient of a key head's row is gathered from every kv_heads-th query head",
+        "row_of_key_head",
+    ),
+    Mutant(
+        "infinite_derivative_of_a_product",
+        "attngen/emit/products.py",
+        'return f"tl.where(weights > 0.0, {d_final} * {by[p.node]}, 0.0)"',
+        "return d_final",
+        "a product inside a tanh has the gradient of one outside",
+        "bent_product",
+    ),
+    Mutant(
+        "joined_though_read_apart",
+        "attngen/plan/products.py",
+        "if len(sums) == 1 and not {found.sum, p.node} & _reached(roots, sums[0]):",
+        "if len(sums) == 1:",
+        "a product is added to the accumulator that also stands alone",
+        "tests/test_products.py::test_two_products_join_too_and_one_that_is_read_apart_does_not",
+    ),
+    Mutant(
+        "number_of_another_adjoint",
+        "attngen/plan/products.py",
+        "same = Adjoint.SCORE if by_score is ONE else Adjoint.FINAL",
+        "same = Adjoint.SCORE",
+        "a product after a softcap is multiplied by the softcap's derivative",
+        "tests/test_products.py::test_the_gradients_of_a_products_factors_multiply_the_kernels_ds_where_it_serves",
     ),
     Mutant(
         "quotient_rule_of_the_wrong_sign",

@@ -14,12 +14,15 @@ param m: int
 input t: float32[heads, extra] grad
 input doc: int32[batch, k_len] sorted
 input flag: bool[]
+input u: float16[batch, heads, q_len, rank] grad
+input w: bfloat16[kv_heads, k_len, rank]
 def twice(x) = x + x
 def mix(x, y) = x * y - twice(y)
 """
 
 _INT_LEAVES = ["q", "k", "pos", "dist", "h", "b", "n", "m", "extra", "q_len", "0", "7", "-3", "doc[b, k]"]
 _FLOAT_LEAVES = ["p", "c", "t[h, k]", "1e-30", "-0.0", "2.5", "-inf", "1.0e38", ".5", "t[h, doc[b, k]]"]
+_PRODUCT = "dot(u[b, h, q], w[h_kv, k])"  # where the score may stand, and nowhere else
 _BOOL_LEAVES = ["True", "False", "flag", "causal", "sliding_window(n)", "q < k"]
 
 
@@ -35,7 +38,11 @@ def _binary(ops: str, x: st.SearchStrategy[str], y: st.SearchStrategy[str]) -> s
 @cache
 def expressions(kind: str, extra: tuple[str, ...] = (), depth: int = 3) -> st.SearchStrategy[str]:
     """An expression of ``kind`` ("int", "float" or "bool"); ``extra`` are more float leaves, as score."""
-    leaves = {"int": _INT_LEAVES, "float": [*_FLOAT_LEAVES, *extra], "bool": _BOOL_LEAVES}[kind]
+    leaves = {
+        "int": _INT_LEAVES,
+        "float": [*_FLOAT_LEAVES, *extra, *[_PRODUCT] * bool(extra)],
+        "bool": _BOOL_LEAVES,
+    }[kind]
     if depth == 0:
         return st.sampled_from(leaves)
     ints, floats, bools = (expressions(k, extra, depth - 1) for k in ("int", "float", "bool"))

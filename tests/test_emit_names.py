@@ -112,7 +112,7 @@ def works(names: dict[str, str]) -> None:
         {"input": "acc", "other": "acc_", "param": "tl", "let": "weights", "size": "lo"},
         {"input": "a", "other": "a_ptr", "param": "a_stride_0", "let": "a_", "size": "a_ptr_"},
         {"input": "a_ptr", "other": "a", "param": "torch", "let": "logits", "size": "triton"},
-        {"input": "dot", "other": "q_first", "param": "state", "let": "keeps", "size": "math"},
+        {"input": "exponent", "other": "q_first", "param": "state", "let": "keeps", "size": "math"},
         {"input": "row_max", "other": "INPUTS", "param": "forward_kernel", "let": "key_range", "size": "lse"},
         {"input": "maths", "other": "Tensor", "param": "run_attention", "let": "check", "size": "float32"},
         {"input": "values", "other": "params", "param": "inputs", "let": "x", "size": "name"},

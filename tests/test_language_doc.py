@@ -233,12 +233,14 @@ USES = {
     "x[b, h]": EVERY - {"dropout"},
     "y[q]": {"score", "mask", "weight"},
     "y[k]": {"score", "mask", "weight"},
+    "dot(z[b, h, q], w[k])": {"score"},
 }
 
 
 @pytest.mark.parametrize("used", USES)
 def test_a_clause_may_use_what_the_table_says(used: str) -> None:
     declared = "const c: float = 0.5\nparam p: float\ninput x: float32[batch, heads]\ninput y: float32[9]\n"
+    declared += "input z: float32[batch, heads, q_len, 8]\ninput w: float32[k_len, 8]\n"
     for clause in CLAUSES:
         value = {"mask": f"{used} > 0.0", "normalize": f"sigmoid({used})"}.get(clause, used)
         text = f"{declared}{clause} = {value}"

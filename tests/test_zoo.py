@@ -48,6 +48,9 @@ PROMISED = {
     "relu_attention",
     "clipped_softmax",
     "gated_attention",
+    "mla_rope",
+    "tupe",
+    "low_rank_bias",
 }
 
 
@@ -91,6 +94,9 @@ LEARNED = {
     "scalable_softmax": ["speed"],
     "t5_decoder": ["table"],
     "gated_attention": ["gate"],
+    "mla_rope": ["q_rope", "k_rope"],
+    "tupe": ["q_place", "k_place"],
+    "low_rank_bias": ["q_factor", "k_factor"],
 }
 
 
@@ -165,6 +171,9 @@ MASKS: dict[str, tuple[dict[str, int], Rule]] = {
     "relu_attention": ({}, lambda q, k, pos: True),
     "clipped_softmax": ({}, lambda q, k, pos: k <= pos),
     "gated_attention": ({}, lambda q, k, pos: k <= pos),
+    "mla_rope": ({}, lambda q, k, pos: k <= pos),
+    "tupe": ({}, lambda q, k, pos: True),
+    "low_rank_bias": ({}, lambda q, k, pos: True),
 }
 
 

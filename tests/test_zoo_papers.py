@@ -351,8 +351,41 @@ def test_dropped_zeroes_weights_at_its_rate_and_scales_up_the_others() -> None:
     assert kept[weights != 0].double().mean().item() == pytest.approx(0.75, abs=0.01)
 
 
+def test_mla_rope_is_attention_with_the_rotated_parts_appended_as_deepseek_has_it() -> None:
+    q, k, v = qkv()
+    learned = learn(q_rope=draw(2, 4, 12, 64, seed=5), k_rope=draw(2, 12, 64, seed=6))
+    whole_q = torch.cat([q, learned["q_rope"]], -1)
+    whole_k = torch.cat([k, learned["k_rope"][:, None].expand(2, 4, 12, 64)], -1)
+    paper = F.scaled_dot_product_attention(whole_q, whole_k, v, is_causal=True)  # by 1 / sqrt(16 + 64)
+    assert_same(by_reference("mla_rope", [q, k, v], learned), paper, learned)
+
+
+def test_tupe_adds_what_the_places_have_to_do_with_each_other() -> None:
+    q, k, v = qkv(q_len=9, k_len=9)
+    learned = learn(places=draw(9, 8, seed=5), u_q=draw(4, 8, 16, seed=6), u_k=draw(4, 8, 16, seed=7))
+    places = learned["places"]
+    untied = (places @ learned["u_q"]) @ (places @ learned["u_k"]).mT
+    paper = torch.softmax((q @ k.mT + untied) / math.sqrt(2 * 16), -1) @ v
+    given = {"q_place": places @ learned["u_q"], "k_place": places @ learned["u_k"]}
+    assert_same(by_reference("tupe", [q, k, v], {}, **given), paper, learned)
+
+
+def test_low_rank_bias_is_the_squared_distance_of_points_in_flashbiass_factors() -> None:
+    """|x - y|^2 = |x|^2 + |y|^2 - 2 x.y has rank 5 in space."""
+    q, k, v = qkv()
+    learned = learn(x=draw(2, 1, 12, 3, seed=5), y=draw(2, 1, 12, 3, seed=6))
+    x, y = learned["x"], learned["y"]
+    ones = torch.ones(2, 1, 12, 1, dtype=torch.float64)
+    paper = torch.softmax(q @ k.mT / 4.0 - (x[..., :, None, :] - y[..., None, :, :]).square().sum(-1), -1) @ v
+    q_factor = torch.cat([-x.square().sum(-1, keepdim=True), -ones, 2 * x], -1)
+    k_factor = torch.cat([ones, y.square().sum(-1, keepdim=True), y], -1)
+    ours = by_reference("low_rank_bias", [q, k, v], {}, q_factor=q_factor, k_factor=k_factor)
+    assert_same(ours, paper, learned)
+
+
 def test_every_spec_of_the_zoo_is_held_against_its_paper() -> None:
     """Those that learn something, each by a test above; the others; and those of zoo_masks."""
     with_tests = {"t5", "gpt_oss", "dense_bias", "relative_table", "head_gate", "swin_window_bias"}
     with_tests |= {"graphormer_spatial", "cosine_temperature", "dropped", "gated_attention"}
+    with_tests |= {"mla_rope", "tupe", "low_rank_bias"}
     assert with_tests | set(OTHERS) | set(MORE_MASKS) == set(zoo_names())

@@ -157,7 +157,7 @@ def gradients(root: Expr, wrt: Sequence[Expr]) -> dict[Expr, Expr]:
         total = _total(parts[node])
         if node in wrt:
             result[node] = simplify(_guarded(total))
-        if not node.args or node.op is Op.LOAD:
+        if not node.args or node.op in (Op.LOAD, Op.DOT):
             continue
         for arg, share in zip(node.args, PARTIALS[node.op](node, total.value), strict=True):
             if share is not None and arg in reaching:

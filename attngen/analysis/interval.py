@@ -143,7 +143,7 @@ class Values:
 
 def _interval(node: Expr, known: Mapping[Expr, Interval], sums: Sums, dtypes: Mapping[str, str]) -> Interval:
     args = [known[a] for a in node.args]
-    if not node.args or node.op is Op.LOAD:
+    if not node.args or node.op in (Op.LOAD, Op.VECTOR, Op.DOT):
         return _leaf(node, dtypes)
     if node.op in SEARCHES:
         return Interval(-BEYOND, BEYOND)
@@ -225,7 +225,7 @@ def _leaf(node: Expr, dtypes: Mapping[str, str]) -> Interval:
         return _LOADED.get(dtypes.get(str(node.value), "int64"), _INT64)
     if node.op is Op.WEIGHT:
         return Interval(0, INF, may_nan=True)
-    return ANY_FLOAT  # the score, and what a float input holds
+    return ANY_FLOAT  # the score, a product, and what a float input holds
 
 
 def _of_sums(node: Expr, args: list[Interval], known: Mapping[Expr, Interval], sums: Sums) -> Interval:

@@ -37,10 +37,10 @@ _WORDS.update(dict.fromkeys(_PROGRAM_WORDS, Rate.PROGRAM))
 
 
 def _rate(node: Expr, known: dict[Expr, Rate]) -> Rate:
-    if node.op in (Op.SCORE, Op.WEIGHT):
+    if node.op in (Op.SCORE, Op.WEIGHT, Op.DOT):
         return Rate.TILE
     # A load is a memory access even at constant indices: it belongs into the program.
-    rate = Rate.PROGRAM if node.op in (Op.LOAD, *SEARCHES) else Rate.LAUNCH
+    rate = Rate.PROGRAM if node.op in (Op.LOAD, Op.VECTOR, *SEARCHES) else Rate.LAUNCH
     if node.op is Op.WORD:
         rate = _WORDS.get(str(node.value), Rate.LAUNCH)
     for arg in node.args:

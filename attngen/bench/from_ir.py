@@ -219,6 +219,8 @@ def refusal(ir: AttentionIR) -> str:
         return "no dropout"
     if ir.sink is not None:
         return "no sink"
+    if next(leaves(ir.final_score, op=Op.DOT), None) is not None:
+        return "no product of rows"
     if next(leaves(ir.scale, op=Op.LOAD), None) is not None:
         return "one scale for all heads"
     return ""

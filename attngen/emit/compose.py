@@ -13,6 +13,7 @@ from attngen.emit.hopper_backward import make_hopper_backward
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.picks import make_picks
+from attngen.emit.products import make_products
 from attngen.emit.ranges import make_ranges
 from attngen.emit.scope import make_scope
 from attngen.emit.sink import make_sink
@@ -34,11 +35,14 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     if learned.sink_reads:
         learned_uses |= sink_uses
     picks = make_picks(scope, maths)
+    products, product_uses = make_products(scope, weights)
     tiles, uses = make_tiles(
-        scope, maths, weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses
+        scope, maths, weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses, product_uses
     )
-    launch = make_launch(scope, uses | far_uses.all | learned_uses | sink_uses, checked_divisors(plan.ir))
+    uses |= far_uses.all | learned_uses | sink_uses | product_uses.all
+    launch = make_launch(scope, uses, checked_divisors(plan.ir))
+    call, guards = make_call(scope), make_guards(plan)
     hopper = (make_hopper(scope, tiles, ranges), make_hopper_backward(scope, tiles, ranges, launch))
-    own = (make_guards(plan), sink, learned, far, tiles, ranges, picks, weights, maths)
-    parts = (make_call(scope), launch, *hopper, *own)
+    own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
+    parts = (call, launch, *hopper, guards, *own)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -122,6 +122,10 @@ class HostExpr:
         function, method, is_defined = _MATH[node.op]
         return call(function, args[0]) if is_defined(last) else _torch(args[0], method)
 
+    def operands(self, node: Expr) -> tuple[Expr, ...]:
+        """What is written before a node."""
+        return node.args
+
     def reads(self, node: Expr) -> list[str]:
         """Names are the function's own arguments: nothing to pass on."""
         return []

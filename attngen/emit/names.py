@@ -27,6 +27,7 @@ FUNCTIONS += (
     "reweighted",
     "weight_slope",
     "weight_derivatives",
+    "product_derivatives",
     "key_range",
     "query_range",
     "may_keep",
@@ -53,6 +54,8 @@ LINES: tuple[str, ...] = (
 )
 LINES += ("inner", "edges", "gaps", "walk", "lo", "hi", "full_lo", "full_hi", "input_strides")
 LINES += tuple(f"{end}_{n}" for end in ("lo", "hi", "full_lo", "full_hi") for n in range(4))
+#: What a factor of a product is beside its tile: what a kernel loads it from, and its gradient stores to.
+FACTOR_SUFFIXES = ("", "_source", "_strides", "_of", "_target")
 DROPOUT = ("Seed", "seed", "threshold", "kept_scale", "kept", "head", "dropout_of", "is_kept")
 
 _LONGEST = 32  # characters of a name made from an expression
@@ -80,6 +83,7 @@ class Names:
         self._functions = {name: self.fresh(name) if name in public else name for name in FUNCTIONS}
         for item in ir.inputs:
             suffixes = ("", "_ptr", *(f"_stride_{axis}" for axis in range(len(item.dims))))
+            suffixes += FACTOR_SUFFIXES[1:]
             self._own[item.name] = self.fresh(item.name, suffixes)
             if item.grad:
                 self._gradients[item.name] = self.fresh(f"d_{item.name}", suffixes)
@@ -141,6 +145,8 @@ def _numbered(wish: str, number: int) -> str:
 
 def _described(node: Expr) -> str:
     """A name that says what the value is: a small expression read aloud, else its outermost operation."""
+    if node.op is Op.DOT:
+        return "_dot_".join(str(vector.value) for vector in node.args)
     if node in _KNOWN:
         return _KNOWN[node]
     if node.op in _LEAVES:
@@ -200,6 +206,7 @@ _BY_OP = {
     Op.MIN: "least",
     Op.MAX: "greatest",
     Op.CLAMP: "clamped",
+    Op.DOT: "row_product",
     Op.TANH: "squashed",
     Op.EXP: "exponential",
     Op.LOG: "logarithm",

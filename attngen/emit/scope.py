@@ -90,6 +90,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     roots = (*plan.ir.clauses, logits.tile, logits.factor, logits.derivative, *plan.weights.roots, *bounds)
     reads = [r for x in plan.learned for r in x.reads]
     roots += tuple(e for r in reads for e in (r.load, r.by_score, r.by_weight, r.by_sink) if e)
+    roots += tuple(e for p in plan.products for e in (p.number, p.derivative))
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     roots += () if plan.far is None else far_roots(plan)
     numbers = arithmetic(*roots, ir=plan.ir)
@@ -100,7 +101,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
         for side, value in (("behind", read.behind), ("ahead", read.ahead)):
             if value is not None:
                 names.wish(value, f"{name}_{side}")
-    triton = TritonExpr(plan.ir, numbers, names)
+    triton = TritonExpr(plan.ir, numbers, names, plan.joined.sum)
     kernel, host = Writer(triton, names), Writer(HostExpr(numbers.intervals, names), names)
     return Scope(plan, names, triton, kernel, host, _program_values(plan, bounds))
 
@@ -108,6 +109,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
 def _program_values(plan: Plan, bounds: Iterable[Expr]) -> tuple[Expr, ...]:
     logits = plan.logits
     uniform = [logits.factor, *([logits.derivative] if plan.derivative_is_uniform else [])]
+    uniform += [p.number for p in plan.products]
     wanted = dict.fromkeys(u for u in uniform if u.args)
     wanted.update(dict.fromkeys((*plan.score_parts.program, *plan.mask_parts.program)))
     wanted.update(dict.fromkeys(far_values(plan.far)))

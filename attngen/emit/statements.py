@@ -23,6 +23,8 @@ class Language(Protocol):
 
     def text(self, node: Expr, args: Sequence[Text]) -> Text: ...
 
+    def operands(self, node: Expr) -> tuple[Expr, ...]: ...
+
     def reads(self, node: Expr) -> Iterable[str]: ...
 
 
@@ -63,9 +65,9 @@ class Writer:
     def _write(
         self, roots: Sequence[Expr], known: dict[Expr, None], assigned: frozenset[Expr]
     ) -> tuple[Block, list[Text]]:
-        nodes = _below(roots, known)
+        nodes = self._below(roots, known)
         users = Counter(roots)
-        users.update(a for n in nodes if n not in known for a in n.args)
+        users.update(a for n in nodes if n not in known for a in self._language.operands(n))
         texts: dict[Expr, Text] = {}
         lines: list[str] = []
         uses: dict[str, None] = {}
@@ -82,37 +84,36 @@ class Writer:
                 texts[node] = Text(self._names.part(node))
                 uses[texts[node].text] = None
                 continue
-            args = [texts[a] for a in node.args]
+            args = [texts[a] for a in self._language.operands(node)]
             texts[node] = self._language.text(node, args)
-            while len(texts[node].text) > _LONGEST and (long := _longest_part(node, texts)):
+            while len(texts[node].text) > _LONGEST and (long := self._longest_part(node, texts)):
                 bind(long)
-                texts[node] = self._language.text(node, [texts[a] for a in node.args])
+                texts[node] = self._language.text(node, [texts[a] for a in self._language.operands(node)])
             uses.update(dict.fromkeys(self._language.reads(node)))
-            if node in assigned or (node.args and users[node] > 1):
+            if node in assigned or (self._language.operands(node) and users[node] > 1):
                 bind(node)
         results = [texts[r] for r in roots]
         own = tuple(u for u in uses if u not in defines)
         return Block(tuple(lines), tuple(r.text for r in results), own, tuple(defines)), results
 
+    def _longest_part(self, node: Expr, texts: dict[Expr, Text]) -> Expr | None:
+        """The operand whose text is the longest, if it is more than a name."""
+        operands = self._language.operands
+        part = max(operands(node), key=lambda a: len(texts[a].text), default=None)
+        return None if part is None or texts[part].text.isidentifier() or not operands(part) else part
 
-def _longest_part(node: Expr, texts: dict[Expr, Text]) -> Expr | None:
-    """The operand whose text is the longest, if it is more than a name."""
-    part = max(node.args, key=lambda a: len(texts[a].text), default=None)
-    return None if part is None or texts[part].text.isidentifier() or not part.args else part
-
-
-def _below(roots: Sequence[Expr], known: dict[Expr, None]) -> list[Expr]:
-    """The nodes under ``roots`` down to the known ones, operands first."""
-    order: list[Expr] = []
-    seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            if node not in known:
-                stack.extend((a, False) for a in reversed(node.args))
-    return order
+    def _below(self, roots: Sequence[Expr], known: dict[Expr, None]) -> list[Expr]:
+        """The nodes under ``roots`` down to the known ones, operands first."""
+        order: list[Expr] = []
+        seen: set[Expr] = set()
+        stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                order.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                if node not in known:
+                    stack.extend((a, False) for a in reversed(self._language.operands(node)))
+        return order

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from attngen.emit.far import FarUses
 from attngen.emit.names import HELPERS
+from attngen.emit.products import ProductUses
 from attngen.emit.scope import Scope, float_arguments
 from attngen.emit.statements import Block
 from attngen.emit.view import (
@@ -41,6 +42,7 @@ def make_tiles(
     far_uses: FarUses,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
+    product_uses: ProductUses,
 ) -> tuple[Tiles, frozenset[str]]:
     """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
     plan = scope.plan
@@ -72,6 +74,8 @@ def make_tiles(
     own_of_dkdv = (_LOCAL_TRANSPOSED, (*columns, *rows))
 
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
+    products = {scope.names.part(p.node) for p in plan.products}
+    local, local_transposed = _LOCAL | products, _LOCAL_TRANSPOSED | products
     floats = float_arguments(scope)
     functions = (
         *maths.functions,
@@ -94,19 +98,34 @@ def make_tiles(
         column_score=column_score.lines,
         column_mask=column_mask.lines,
         forward=_context(
-            (*of_forward, *sorted(far_uses.forward)), (_LOCAL, columns), (*around, *sink_uses), floats
+            (*of_forward, *sorted(far_uses.forward)), (local, columns), (*around, *sink_uses), floats
         ),
         forward_near=_context(of_forward, (_LOCAL, columns), (*around, *sink_uses), floats),
-        sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (_LOCAL, columns), (), floats),
-        deltas=_context((*_uses(columns), *q_corner, *backward), (_LOCAL, columns), around, floats),
+        sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (local, columns), (), floats),
+        deltas=_context((*_uses(columns), *q_corner, *backward), (local, columns), around, floats),
         dkdv=_context(
-            (*of_dkdv, *sorted(far_uses.dkdv)), own_of_dkdv, (*program.uses, *ranges.query_range.uses), floats
+            (
+                *of_dkdv,
+                *sorted(far_uses.dkdv),
+                *product_uses.loops,
+                *product_uses.loop_over_queries,
+            ),
+            (local_transposed, (*columns, *rows)),
+            (*program.uses, *ranges.query_range.uses, *product_uses.after),
+            floats,
         ),
         dkdv_near=_context(of_dkdv, own_of_dkdv, (*program.uses, *ranges.query_range.uses), floats),
         dq=_context(
-            (*_uses(columns), *q_corner, *backward, *learned.loop_uses, *sorted(far_uses.dq)),
-            (_LOCAL, columns),
-            (*around, *learned_uses),
+            (
+                *_uses(columns),
+                *q_corner,
+                *backward,
+                *learned.loop_uses,
+                *sorted(far_uses.dq),
+                *product_uses.loops,
+            ),
+            (local, columns),
+            (*around, *learned_uses, *product_uses.after),
             floats,
         ),
         helpers=_helpers(blocks, functions, [line for r in learned.reads for line in (*r.lines, r.place)]),

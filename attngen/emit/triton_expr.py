@@ -15,7 +15,7 @@ from attngen.analysis.interval import fits_int32
 from attngen.analysis.rates import Rate, extend
 from attngen.emit.names import Names
 from attngen.emit.precedence import ATOM, BIT_AND, BIT_OR, COMPARE, PRODUCT, SUM, UNARY, Text, call, infix
-from attngen.ir.nodes import SEARCHES, SIZES, AttentionIR, Expr, Input, Op
+from attngen.ir.nodes import SCORE, SEARCHES, SIZES, AttentionIR, Expr, Input, Op
 from attngen.ir.types import Type
 from attngen.plan.arithmetic import Arithmetic
 
@@ -57,23 +57,29 @@ class TritonExpr:
     """Turns one node, whose operands have their text, into text.
 
     ``arithmetic`` must hold every node: it decides where an index needs a clamp, an integer 64 bits, a
-    division care for signs and an operation a rounding of its own.
+    division care for signs and an operation a rounding of its own. ``accumulated`` is what the tile ``dot``
+    holds: the raw product, or its sum with products of rows.
     """
 
-    def __init__(self, ir: AttentionIR, arithmetic: Arithmetic, names: Names) -> None:
+    def __init__(
+        self, ir: AttentionIR, arithmetic: Arithmetic, names: Names, accumulated: Expr = SCORE
+    ) -> None:
         self._inputs: dict[str, Input] = {i.name: i for i in ir.inputs}
         self._arithmetic = arithmetic
         self._names = names
         self._rates: dict[Expr, Rate] = {}
+        self._accumulated = accumulated
 
     def text(self, node: Expr, args: Sequence[Text]) -> Text:
         """The text of ``node``, whose operands, written before, have the texts ``args``."""
         if node.op is Op.CONST:
             return self._constant(node)
-        if node.op is Op.SCORE:
+        if node is self._accumulated or node.op is Op.SCORE:
             return Text("dot")
         if node.op is Op.WEIGHT:
             return Text("weights")
+        if node.op is Op.DOT:
+            return Text(self._names.part(node))
         if node.op is Op.WORD:
             return Text(str(node.value))
         if node.op in (Op.SIZE, Op.PARAM):
@@ -97,10 +103,12 @@ class TritonExpr:
 
     def reads(self, node: Expr) -> list[str]:
         """The names of its scope that a node's own text reads."""
-        if node.op is Op.SCORE:
+        if node is self._accumulated or node.op is Op.SCORE:
             return ["dot"]
         if node.op is Op.WEIGHT:
             return ["weights"]
+        if node.op is Op.DOT:
+            return [self._names.part(node)]
         if node.op is Op.WORD:
             return [str(node.value)]
         if node.op in (Op.SIZE, Op.PARAM):
@@ -110,6 +118,10 @@ class TritonExpr:
         if node.op in SEARCHES:
             return self._reads_of_row(node)
         return ["FAST_TANH"] if node.op is Op.TANH else []
+
+    def operands(self, node: Expr) -> tuple[Expr, ...]:
+        """What is written before a node: nothing where the kernels have computed its tile."""
+        return () if node is self._accumulated or node.op is Op.DOT else node.args
 
     def is_wide(self, node: Expr) -> bool:
         """Whether an INT node is computed in 64 bits."""

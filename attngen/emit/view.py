@@ -476,6 +476,157 @@ class LearnedView:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """A length of rows: its constants in the kernels (the length, the tiles' width), and the host's text.
+
+    ``place`` is its number among the launcher's ranks.
+    """
+
+    name: str
+    block: str
+    text: str
+    place: int
+
+
+@dataclass(frozen=True)
+class FactorView:
+    """One side of a product of rows. ``name`` is its tile in a kernel, ``input`` its tensor in the launcher,
+    which the spec calls ``declared``, and which is number ``place`` among the inputs.
+
+    ``axes`` names its dimensions: b, h, g (key heads), s (length) and r (rank). ``batch`` and ``head`` are
+    what a kernel indexes them by; ``gradient`` is "" where none is asked for.
+    """
+
+    name: str
+    declared: str
+    input: str
+    place: int
+    axes: str
+    batch: str
+    head: str
+    by_head: bool
+    tma: str
+    block: str
+    length: str
+    gradient: str
+
+    @property
+    def shape(self) -> str:
+        """The launcher's text of batch, heads and length."""
+        heads = "k.shape[1]" if "g" in self.axes else "q.shape[1]"
+        return f"q.shape[0], {heads}, {'q' if self.length == 'q_len' else 'k'}.shape[2]"
+
+    @property
+    def source(self) -> str:
+        """What the kernel loads its tiles from, as ``load_tile`` takes it."""
+        return f"({self.name}_source, {self.batch}, {self.head}, {self.length}, {self.name}_strides)"
+
+
+@dataclass(frozen=True)
+class ProductView:
+    """A product of rows, ``text`` in the spec. ``tile`` names its tile; gradients multiply ``adjoint``.
+
+    ``joins``: it is added to the tile ``dot``, and has none of its own.
+    ``number`` is what they are multiplied by besides, "" where by nothing; ``number_after``: once, after the
+    sum, in both backward kernels.
+    """
+
+    text: str
+    tile: str
+    rows: FactorView
+    columns: FactorView
+    rank: Rank
+    adjoint: str
+    joins: bool
+    d_tile: str
+    number: str
+    number_after: bool
+
+    @property
+    def row_adjoint(self) -> str:
+        """The tile that the dQ kernel multiplies with the keys' side."""
+        return "d_score" if self.adjoint == "d_score" else self.d_tile
+
+    @property
+    def column_adjoint(self) -> str:
+        """The text of what the dK/dV kernel multiplies with the queries' side."""
+        in_loop = self.number and not self.number_after
+        return f"{self.adjoint} * {self.number}" if in_loop else self.adjoint
+
+
+@dataclass(frozen=True)
+class LearnedFactor:
+    """An input declared ``grad``: whether single elements are read, and where it is a product's factor."""
+
+    name: str
+    is_read: bool
+    factors: tuple[FactorView, ...]
+
+
+@dataclass(frozen=True)
+class ProductsView:
+    """The score's further matrix products, and their gradients."""
+
+    products: tuple[ProductView, ...]
+    product_derivatives: Function | None
+    product_derivatives_target: str
+    ranks: tuple[Rank, ...]
+    learned_factors: tuple[LearnedFactor, ...]
+
+    @property
+    def product_functions(self) -> tuple[Function, ...]:
+        return () if self.product_derivatives is None else (self.product_derivatives,)
+
+    @property
+    def factors(self) -> tuple[FactorView, ...]:
+        """All sides of all products."""
+        return tuple(side for p in self.products for side in (p.rows, p.columns))
+
+    @property
+    def learned_rows(self) -> tuple[ProductView, ...]:
+        """The products whose queries' side has a gradient, which the dQ kernel gathers."""
+        return tuple(p for p in self.products if p.rows.gradient)
+
+    @property
+    def learned_columns(self) -> tuple[ProductView, ...]:
+        """The products whose keys' side has a gradient, which the dK/dV kernel gathers."""
+        return tuple(p for p in self.products if p.columns.gradient)
+
+    @property
+    def learns_factors(self) -> bool:
+        return bool(self.learned_rows or self.learned_columns)
+
+    @property
+    def row_factors(self) -> str:
+        """What a query tile's program hands its loop: the rows' tiles, and where the keys' sides are."""
+        return ", ".join(f"{p.rows.name}, {p.columns.name}_of" for p in self.products)
+
+    @property
+    def column_factors(self) -> str:
+        """The same of a key tile's program."""
+        return ", ".join(f"{p.columns.name}, {p.rows.name}_of" for p in self.products)
+
+    @property
+    def factor_names(self) -> str:
+        return ", ".join(f.name for f in self.factors)
+
+    @property
+    def factors_declared(self) -> str:
+        """The spec's names of the inputs that are factors."""
+        return ", ".join(dict.fromkeys(f.declared for f in self.factors))
+
+    @property
+    def factor_inputs(self) -> str:
+        """The inputs that are factors, as arguments."""
+        return ", ".join(dict.fromkeys(f.input for f in self.factors))
+
+    @property
+    def factor_places(self) -> str:
+        """The same inputs, in the call's tuple of all."""
+        return ", ".join(f"inputs[{n}]" for n in dict.fromkeys(f.place for f in self.factors))
+
+
+@dataclass(frozen=True)
 class Sink:
     """The sink's logit in base 2: lines that lead to it, and its text."""
 
@@ -596,6 +747,7 @@ class View(
     Launch,
     Guards,
     Sink,
+    ProductsView,
     LearnedView,
     FarView,
     Tiles,

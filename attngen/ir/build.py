@@ -41,6 +41,7 @@ from attngen.ir.nodes import (
     param,
     postorder,
     size,
+    vector,
     word,
 )
 from attngen.ir.operators import BUILTINS, Mistake
@@ -58,7 +59,8 @@ from attngen.ir.scope import (
     reserved,
     unusable,
 )
-from attngen.ir.types import DTYPES, Scalar, Type, type_of
+from attngen.ir.types import DTYPES, SCALARS, Scalar, Type, type_of
+from attngen.ir.vectors import Misfit, pair_misfit, vector_misfit
 from attngen.ir.verify import MAX_NODES, verify
 from attngen.source import Source, Span
 from attngen.syntax import ast
@@ -262,7 +264,7 @@ class _Builder:
             self.params.append(Param(name, kind, default))
 
     def _type(self, name: ast.Ident) -> Type | None:
-        kinds = {t.value: t for t in Type}
+        kinds = {t.value: t for t in SCALARS}
         if name.text not in kinds:
             hint = _nearest(name.text, kinds) or "a type is int, float or bool"
             self.error(SpecTypeError, f"unknown type '{name.text}'", name.span, hint)
@@ -730,7 +732,43 @@ class _Builder:
             return None
         return load(tensor.name, DTYPES[tensor.dtype], tuple(sound)) if len(sound) == len(indices) else None
 
+    def _dot(self, node: ast.Call, frame: Frame) -> Expr | None:
+        """``dot(x[...], y[...])``: the one place where an input is read without its last index."""
+        pairs = [self._vector(part, frame) for part in node.args]
+        vectors = [v for v, _ in filter(None, pairs)]
+        tensors = [t for _, t in filter(None, pairs)]
+        if not self._check_builtin_arity(node, frame) or len(vectors) < len(pairs):
+            return None
+        misfit = pair_misfit(tensors[0], tensors[1], (vectors[0], vectors[1]))
+        if misfit:
+            self.error(SpecTypeError, misfit.message, node.span, misfit.hint, frame)
+            return None
+        return BUILTINS["dot"][2](*vectors)
+
+    def _vector(self, node: ast.Expr, frame: Frame) -> tuple[Expr, Input] | None:
+        if not isinstance(node, ast.Index):
+            hint = "as in dot(a[b, h, q], c[b, h_kv, k]), which sums over the last dimension of both"
+            self.error(SpecTypeError, "'dot' takes rows of inputs", node.span, hint, frame)
+            return None
+        self.in_index += 1
+        try:
+            found_indices = [self._expr(i, frame) for i in node.indices]
+        finally:
+            self.in_index -= 1
+        found = self._lookup(node.base.text, node.base.span, "input", frame)
+        indices = [i for i in found_indices if i is not None]
+        if not isinstance(found, Tensor) or found.input is None or len(indices) < len(found_indices):
+            return None
+        misfit: Misfit | None = vector_misfit(found.input, indices)
+        if misfit:
+            span = node.span if misfit.place is None else node.indices[misfit.place].span
+            self.error(SpecTypeError, misfit.message, span, misfit.hint, frame)
+            return None
+        return vector(found.input.name, tuple(indices)), found.input
+
     def _call(self, node: ast.Call, frame: Frame) -> Expr | None:
+        if node.function.text == "dot" and "dot" not in frame.names:
+            return self._dot(node, frame)
         values = [self._expr(a, frame) for a in node.args]
         name = node.function.text
         found = self._lookup(name, node.function.span, "function", frame)
@@ -804,6 +842,8 @@ def _forbidden(clause: str, leaf: Expr) -> str | None:
         return None
     if leaf.op is Op.SCORE:
         return "the score"
+    if leaf.op is Op.DOT:
+        return "a product of rows, dot(...)"
     if clause not in _EVERYWHERE and leaf is DIST:
         return "'dist'"
     if clause == "dropout" and leaf.op is Op.LOAD:

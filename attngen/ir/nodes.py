@@ -31,6 +31,10 @@ class Op(Enum):
     SCORE = "score"  # scale * dot(Q[b, h, q], K[b, h_kv, k])
     WEIGHT = "weight"  # what the normalisation makes of the final score, before dropout
     LOAD = "load"  # an input's element; ``value`` is the input, ``args`` its indices
+    VECTOR = "vector"  # an input's elements along its last dimension; ``args`` are the other indices
+
+    # vector, vector -> float
+    DOT = "dot"  # the sum of the elementwise products; a score's further product of two matrices
 
     # For the analyses and the plan alone: the first index at which a row of a sorted input is at least, or
     # above, a value; ``value`` is the input, ``args`` the row's indices and the value. As an index is kept
@@ -118,6 +122,7 @@ ARITY: dict[Op, int] = {
     **dict.fromkeys((Op.LT, Op.LE, Op.EQ, Op.NE, Op.AND, Op.OR), 2),
     **dict.fromkeys((Op.NEG, Op.ABS, Op.NOT, Op.TO_FLOAT, Op.TO_INT), 1),
     **dict.fromkeys(_FLOATS - {Op.DIV}, 1),
+    Op.DOT: 2,
     Op.CLAMP: 3,
     Op.WHERE: 3,
 }
@@ -161,10 +166,10 @@ def make(op: Op, *args: Expr) -> Expr:
 def _result_type(op: Op, types: list[Type]) -> Type:
     alike = len(set(types)) == 1
     if op is Op.WHERE:
-        if types[0] is Type.BOOL and types[1] is types[2]:
+        if types[0] is Type.BOOL and types[1] is types[2] is not Type.VECTOR:
             return types[1]
     elif op in _SAME_NUMBERS:
-        if alike and types[0] is not Type.BOOL:
+        if alike and types[0] in (Type.INT, Type.FLOAT):
             return types[0]
     elif op in _INTS:
         if alike and types[0] is Type.INT:
@@ -173,15 +178,17 @@ def _result_type(op: Op, types: list[Type]) -> Type:
         if alike and types[0] is Type.FLOAT:
             return Type.FLOAT
     elif op in _ORDERINGS:
-        if alike and types[0] is not Type.BOOL:
+        if alike and types[0] in (Type.INT, Type.FLOAT):
             return Type.BOOL
     elif op in _EQUALITIES:
-        if alike:
+        if alike and types[0] is not Type.VECTOR:
             return Type.BOOL
     elif op in _BOOLS:
         if alike and types[0] is Type.BOOL:
             return Type.BOOL
-    elif op is Op.TO_FLOAT and types == [Type.INT]:
+    elif (op is Op.DOT and types == [Type.VECTOR, Type.VECTOR]) or (
+        op is Op.TO_FLOAT and types == [Type.INT]
+    ):
         return Type.FLOAT
     elif op is Op.TO_INT and types == [Type.FLOAT]:
         return Type.INT
@@ -214,6 +221,13 @@ def load(name: str, kind: Type, indices: tuple[Expr, ...]) -> Expr:
     return _intern(Op.LOAD, kind, indices, name)
 
 
+def vector(name: str, indices: tuple[Expr, ...]) -> Expr:
+    """The row of input ``name`` at ``indices`` (ints, of all its dims but the last)."""
+    if any(i.type is not Type.INT for i in indices):
+        raise TypeError("an index is an int")
+    return _intern(Op.VECTOR, Type.VECTOR, indices, name)
+
+
 def first(op: Op, name: str, row: tuple[Expr, ...], value: Expr) -> Expr:
     """FIRST or FIRST_ABOVE: where the sorted input ``name`` reaches ``value``; ``row``: its other indices."""
     if op not in SEARCHES or any(e.type is not Type.INT for e in (*row, value)):
@@ -233,6 +247,8 @@ def remake(node: Expr, args: tuple[Expr, ...]) -> Expr:
         return node
     if node.op in SEARCHES:
         return first(node.op, str(node.value), args[:-1], args[-1])
+    if node.op is Op.VECTOR:
+        return vector(str(node.value), args)
     return load(str(node.value), node.type, args) if node.op is Op.LOAD else make(node.op, *args)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 
 from attngen.ir.fold import FoldError, check, folded
-from attngen.ir.nodes import Expr, Op, const
+from attngen.ir.nodes import Expr, Op, const, make
 from attngen.ir.types import Type
 
 MAX_POWER = 16
@@ -215,6 +215,7 @@ BUILTINS: dict[str, tuple[int, int | None, Callable[..., Expr]]] = {
     },
     "floor": (1, 1, _floor),
     "where": (3, 3, lambda c, x, y: choose(c, x, y, "'where'")),
+    "dot": (2, 2, lambda x, y: make(Op.DOT, x, y)),
     "int": (1, 1, _int),
     "float": (1, 1, _float),
 }

@@ -51,7 +51,7 @@ _FRESH = {
     Op.TANH: "squashed", Op.SIGMOID: "gate", Op.SIN: "sine", Op.COS: "cosine", Op.FLOOR: "floored",
     Op.LT: "below", Op.LE: "within", Op.EQ: "same", Op.NE: "different", Op.AND: "both", Op.OR: "either",
     Op.NOT: "inverse", Op.WHERE: "chosen", Op.TO_FLOAT: "number", Op.TO_INT: "rounded", Op.SCORE: "raw_score",
-    Op.FIRST: "place", Op.FIRST_ABOVE: "place_above",
+    Op.DOT: "product", Op.FIRST: "place", Op.FIRST_ABOVE: "place_above",
 }  # fmt: skip
 
 
@@ -333,7 +333,7 @@ def _simple(node: Expr, parts: list[_Text]) -> tuple[str, int]:
         *row, value = (p.text for p in parts)
         at = f"[{', '.join(row)}]" if row else ""
         return f"first({node.value}{at} {'>=' if node.op is Op.FIRST else '>'} {value})", _ATOM
-    if node.op is Op.LOAD:
+    if node.op in (Op.LOAD, Op.VECTOR):
         return str(node.value) + (f"[{', '.join(p.text for p in parts)}]" if parts else ""), _ATOM
     if node.op is Op.MUL:
         return f"{_wrap(parts[0], _ATOM)} ** 2", _POWER
@@ -366,6 +366,8 @@ def _is_trivial(node: Expr) -> bool:
     """Whether naming the term would not make the text shorter."""
     if node.op is Op.NEG:
         return node.args[0] is DIST or node.args[0].op in (Op.WORD, Op.PARAM, Op.SIZE)
+    if node.op is Op.VECTOR:
+        return True  # it has no name of its own: it stands inside dot(x, y)
     return not node.args or node is DIST or (node.op is Op.LOAD and all(not a.args for a in node.args))
 
 

@@ -1,4 +1,4 @@
-"""The three kinds of value a spec can speak of."""
+"""The three kinds of value a spec can speak of, and the vectors that only a product reads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Type(Enum):
     BOOL = "bool"
     INT = "int"
     FLOAT = "float"
+    VECTOR = "vector"  # a row of a float input: an operand of dot(x, y), and of nothing else
 
 
 def type_of(value: Scalar) -> Type:
@@ -21,6 +22,9 @@ def type_of(value: Scalar) -> Type:
         return Type.BOOL
     return Type.INT if isinstance(value, int) else Type.FLOAT
 
+
+#: The types that a const or a param may be declared with.
+SCALARS = (Type.BOOL, Type.INT, Type.FLOAT)
 
 # What an input tensor may hold, and the type its elements are read as.
 DTYPES: dict[str, Type] = {

@@ -6,6 +6,7 @@ import math
 
 from attngen.ir.nodes import CORNERS, POSITIONS, AttentionIR, Expr, Input, Normalize, Op, postorder
 from attngen.ir.types import DTYPES, Type, type_of
+from attngen.ir.vectors import pair_misfit, vector_misfit
 
 MAX_NODES = 5_000
 
@@ -59,6 +60,7 @@ def _check_clauses(ir: AttentionIR) -> None:
         for node in postorder(clause):
             _require(node.op is not Op.SCORE, f"{name} uses the score")
             _require(name == "weight" or node.op is not Op.WEIGHT, f"{name} uses the weight")
+            _require(node.op is not Op.DOT, f"{name} uses a product of rows")
             position = node.op is Op.WORD and node.value in POSITIONS
             heads = node.value in ("b", "h", "h_kv") and name != "dropout"
             _require(name in ("mask", "weight") or not position or heads, f"{name} uses {node.value}")
@@ -84,6 +86,13 @@ def _check_node(node: Expr, inputs: dict[str, Input], sizes: set[str]) -> None:
                 len(node.args) == len(tensor.dims), f"{tensor.name} is read with {len(node.args)} indices"
             )
             _require(node.type is DTYPES[tensor.dtype], f"{tensor.name} is read as {node.type.value}")
+    elif node.op is Op.VECTOR:
+        tensor = inputs.get(str(node.value))
+        misfit = "undeclared" if tensor is None else vector_misfit(tensor, node.args)
+        _require(misfit is None, f"{node.value} is read as a vector: {misfit}")
+    elif node.op is Op.DOT:
+        x, y = (inputs[str(a.value)] for a in node.args)
+        _require(pair_misfit(x, y, (node.args[0], node.args[1])) is None, f"{node!r} is no matrix product")
     elif node.op is Op.WORD:
         _require(node.value not in CORNERS, f"the clauses use the corner {node.value}")
     elif node.op is Op.SIZE:

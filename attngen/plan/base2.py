@@ -61,7 +61,7 @@ class Logits:
 def base2(ir: AttentionIR) -> Logits:
     """The logits of a variant and their derivative."""
     scale = ir.scale if ir.scale.op is Op.CONST else SCALE
-    chain = _Chain(scale)
+    chain = _Chain(scale, ir.scale)
     score = argument_of(ir)
     factor, tile = chain.spread(score, ONE if ir.normalize is Normalize.RELU else LOG2_E)
     known = {SCALE: ir.scale}
@@ -80,15 +80,20 @@ def argument_of(ir: AttentionIR) -> Expr:
 
 def over_product(ir: AttentionIR, roots: Sequence[Expr]) -> tuple[Expr, ...]:
     """Expressions over the score ``scale * q.k``, written over the raw product ``q.k``; the base stays e."""
-    chain = _Chain(ir.scale if ir.scale.op is Op.CONST else SCALE)
+    chain = _Chain(ir.scale if ir.scale.op is Op.CONST else SCALE, ir.scale)
     return tuple(map(chain.value, roots))
 
 
 class _Chain:
-    """Rewrites expressions over SCORE = scale * dot into expressions over SCORE = dot."""
+    """Rewrites expressions over SCORE = scale * dot into expressions over SCORE = dot.
 
-    def __init__(self, scale: Expr) -> None:
+    ``scale`` is what the kernels multiply by, ``meaning`` the clause: where that stands in a term (as in
+    ``score + root * dot(a[b, h, q], c[b, k])`` with ``scale = root``), it is the same factor.
+    """
+
+    def __init__(self, scale: Expr, meaning: Expr) -> None:
         self._scale = scale
+        self._meaning = meaning if meaning.args else None
         self._rates: dict[Expr, Rate] = {}
         self._plain: dict[Expr, Expr] = {}  # same form, scale * dot for the score
         self._pairs: dict[Expr, tuple[Expr, Expr]] = {}  # (program-wide factor, the rest)
@@ -118,12 +123,16 @@ class _Chain:
         for node in fresh(root, self._plain):
             args = tuple(self._plain[a] for a in node.args)
             self._plain[node] = simple(Op.MUL, self._scale, SCORE) if node is SCORE else remake(node, args)
+            if node is self._meaning:
+                self._plain[node] = self._scale
             if node.type is Type.FLOAT:
                 self._pairs[node] = self._pair(node)
 
     def _pair(self, node: Expr) -> tuple[Expr, Expr]:
         if node is SCORE:
             return self._scale, SCORE
+        if node is self._meaning:
+            return self._scale, ONE
         if self._rates[node] <= Rate.PROGRAM:
             return node, ONE
         if node.op in (Op.MUL, Op.DIV):

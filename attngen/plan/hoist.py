@@ -39,7 +39,7 @@ def hoist(*roots: Expr) -> Hoisted:
         new = fresh(root, seen[known[root]])
         seen[known[root]].update(new)
         for node in new:
-            if known[node] is known[root]:
+            if known[node] is known[root] and node.op is not Op.DOT:  # a product's tiles are not hoisted here
                 for arg in node.args:
                     if known[arg] is not known[root] and arg.op not in _LEAVES:
                         parts[max(known[arg], Rate.PROGRAM)].setdefault(arg)

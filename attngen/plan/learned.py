@@ -99,7 +99,8 @@ def _learned(ir: AttentionIR, item: Input) -> Learned:
     same = axes[0] if len(set(axes)) == 1 else None
     if same is not None and all(read.is_by_row for read in reads):
         return Learned(item, Route.SUMS, reads, same)
-    owned = ir.is_softmax and ir.weight is None  # kernels that own a tile know the softmax's gradient alone
+    # Kernels that own a tile know the softmax's gradient alone, and of the score's matrix products q.k alone.
+    owned = ir.is_softmax and ir.weight is None and not any(leaves(ir.final_score, op=Op.DOT))
     if owned and len(reads) == 1 and reads[0].by_sink is None:
         if same is not None and {"q", "k"} <= set(same):
             return Learned(item, Route.DENSE, reads, same, reads_once={"b", "h"} <= set(same))

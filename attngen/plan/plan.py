@@ -10,7 +10,7 @@ from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
+from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
@@ -19,6 +19,7 @@ from attngen.plan.hopper import Backend, choose_backend
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
+from attngen.plan.products import Joined, Product, joined, products_of
 from attngen.plan.tiles import Table, tiles_for
 from attngen.plan.weights import Forward, Weights, weights_of
 
@@ -64,11 +65,19 @@ class Plan:
     backend: Backend
     learned: tuple[Learned, ...] = ()
     far: Far | None = None
+    products: tuple[Product, ...] = ()
 
     @cached_property
     def derivative_is_uniform(self) -> bool:
         """Whether the score's derivative is one number for a whole program."""
         return rate_of(self.logits.derivative) <= Rate.PROGRAM
+
+    @cached_property
+    def joined(self) -> Joined:
+        """Which products of rows the kernels add up with q.k in one accumulator."""
+        reads = [r.by_score for x in self.learned for r in x.reads if r.by_score is not None]
+        derivatives = [e for p in self.products for e in (p.number, p.derivative)]
+        return joined(self.products, (self.logits.tile, self.logits.derivative, *reads, *derivatives))
 
     @cached_property
     def backward_is_heavy(self) -> bool:
@@ -135,12 +144,14 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         backend=choose_backend(ir, logits, key_loops, options.backend),
         learned=learned_inputs(ir),
         far=_far(ir, logits, (key_loops, query_loops)),
+        products=products_of(ir),
     )
 
 
 def _far(ir: AttentionIR, logits: Logits, loops: tuple[Loops, Loops]) -> Far | None:
-    """A softmax's alone; with no loop of their own where a list of tiles says which to visit."""
-    if not ir.is_softmax or ir.weight is not None:
+    """A softmax's alone, of no product of matrices but q.k; with no loop of their own where a list of tiles
+    says which to visit."""
+    if not ir.is_softmax or ir.weight is not None or any(leaves(ir.final_score, op=Op.DOT)):
         return None
     far = far_tiles((logits.tile, logits.derivative), loops, ir.inputs)
     return far if far is None or loops[0].picks is None else replace(far, is_split=False)

@@ -140,7 +140,7 @@ def amplifies(ir: AttentionIR) -> bool:
     of_score: set[Expr] = set()
     for node in postorder(ir.final_score):
         touched = [arg in of_score for arg in node.args]
-        if node.op is Op.SCORE or any(touched):
+        if node.op in (Op.SCORE, Op.DOT) or any(touched):
             of_score.add(node)
         if not any(touched) or node.type is not Type.FLOAT or node.op in _FAITHFUL:
             continue

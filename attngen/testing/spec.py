@@ -20,6 +20,10 @@ _DECLARATIONS = {
     "tag": "input tag: int64[n]",
     "prefix": "input prefix: int32[batch]",
     "open_head": "input open_head: bool[heads]",
+    "turned": "input turned: float16[batch, heads, q_len, rank] grad",
+    "shared": "input shared: bfloat16[batch, k_len, rank] grad",
+    "place": "input place: float32[heads, q_len, 6]",
+    "anchor": "input anchor: float16[k_len, kv_heads, 6]",
     "mixer": "input mixer: float16[kv_heads, 4]",
     "gate": "input gate: float32[batch, heads, q_len] grad",
     "offset": "input offset: float32[heads] grad",
@@ -134,11 +138,32 @@ class _Writer:
             self.pick(["and", "and", "or", "not"])
         ]
 
+    def product(self) -> str:
+        """A product of two inputs' rows, a few units large at most."""
+        if self._learned and self.chance(2):
+            return f"dot({self.need('turned')}[b, h, q], {self.need('shared')}[b, k])"
+        return f"dot({self.need('anchor')}[k, h_kv], {self.need('place')}[h, q])"
+
     def score_term(self) -> str:
         """A new score from the running one."""
         kind = self.pick(
-            ["add", "slopes", "cap", "scale", "choice", "clamp", "over", "square", "gate", "least", "negate"]
+            [
+                "add",
+                "slopes",
+                "cap",
+                "scale",
+                "choice",
+                "clamp",
+                "over",
+                "square",
+                "gate",
+                "least",
+                "negate",
+                "product",
+            ]
         )
+        if kind == "product":
+            return f"score {self.pick('+-')} {self.pick(['0.3', self.need('slope')])} * {self.product()}"
         if kind == "slopes":
             return f"score - {self.need('slopes')}[h] * abs(dist)"
         if kind == "cap":

@@ -65,7 +65,7 @@ class Partial:
                 values[node] = self._params[str(node.value)]
             elif node.op is Op.SCORE:
                 values[node] = product
-            elif node.op in (Op.SIZE, Op.LOAD):
+            elif node.op in (Op.SIZE, Op.LOAD, Op.VECTOR, Op.DOT):
                 values[node] = None
             else:
                 values[node] = _value(node.op, [values[a] for a in node.args])

@@ -20,6 +20,7 @@ def unused_names(ir: AttentionIR) -> Iterator[Lint]:
     """param cap, and no clause reads it."""
     nodes = postorder(*ir.clauses)
     read = {(node.op, str(node.value)) for node in nodes if node.op in (Op.PARAM, Op.LOAD, Op.SIZE)}
+    read |= {(Op.LOAD, str(node.value)) for node in nodes if node.op is Op.VECTOR}
     for param in ir.params:
         if (Op.PARAM, param.name) not in read:
             yield Lint(

@@ -89,5 +89,5 @@ def _lines(
     for number, root in enumerate(ir.score):
         new = fresh(root, reads_score)
         for node in new:
-            reads_score[node] = node.op is Op.SCORE or any(reads_score[a] for a in node.args)
+            reads_score[node] = node.op in (Op.SCORE, Op.DOT) or any(reads_score[a] for a in node.args)
         yield f"score[{number}]", new, known, reads_score
