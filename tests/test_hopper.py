@@ -117,6 +117,7 @@ def test_the_plan_says_which_back_end_and_why() -> None:
     [
         ("relu_attention", "know the softmax alone, not normalize = relu"),
         ("clipped_softmax", "take no weight clause"),
+        ("low_rank_bias", "take no products of rows"),
         ("block_sparse", "visit tiles by bounds, not those that a list picks"),
         ("natten_tiled", "visit tiles by bounds, not those that a list picks"),
     ],
