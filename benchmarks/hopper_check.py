@@ -27,6 +27,7 @@ from attngen.bench.inputs import plausible_inputs, plausible_params
 from attngen.bench.peers import PEERS, Case, make_case
 from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores
 from attngen.bench.timing import clock_of, race
+from attngen.pipeline import compile_spec
 from attngen.spec_file import find_spec, zoo_names
 from attngen.variant import build_variant
 
@@ -50,6 +51,9 @@ def distance(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
     """Check one spec at one head dimension; the line to print."""
+    backend = compile_spec(find_spec(spec), backend="hopper").plan.backend
+    if backend.is_refused:
+        return f"ok  {backend.reason}"
     torch.use_deterministic_algorithms(True)  # and with it, torch.empty is filled with NaN
     hopper, plain = (build_variant(find_spec(spec), overrides={}, backend=b) for b in ("hopper", "triton"))
     worst = {name: [0.0, 0.0] for name in ("hopper", "triton")}

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -141,6 +142,12 @@ def test_a_peer_refuses_what_it_cannot_express() -> None:
     assert PEERS["cudnn"].refuses(ROWS["softcap"])
     assert not PEERS["cudnn"].refuses(ROWS["dropout"])
     assert not any(PEERS["attngen"].refuses(row) for row in ROWS.values())
+
+
+def test_the_peer_for_sm_90_refuses_with_the_plans_reason() -> None:
+    assert not PEERS["hopper"].refuses(ROWS["softcap"])
+    sigmoid = replace(ROWS["full"], name="sigmoid_attention", spec="sigmoid_attention")
+    assert "normalize = sigmoid" in PEERS["hopper"].refuses(sigmoid)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -113,6 +114,53 @@ def test_the_plan_says_which_back_end_and_why() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("relu_attention", "know the softmax alone, not normalize = relu"),
+        ("clipped_softmax", "take no weight clause"),
+        ("low_rank_bias", "take no products of rows"),
+        ("block_sparse", "visit tiles by bounds, not those that a list picks"),
+        ("natten_tiled", "visit tiles by bounds, not those that a list picks"),
+    ],
+)
+def test_what_the_gluon_kernels_lack_keeps_triton_alone_and_plan_and_module_say_so(
+    name: str, reason: str
+) -> None:
+    built = zoo(name)
+    assert built.plan.backend.reason == f"Gluon's kernels for sm_90 {reason}"
+    assert f"reason: {built.plan.backend.reason}" in text_of(find_spec(name), "plan", {}, Backend.HOPPER)
+    said = " ".join((ast.get_docstring(ast.parse(built.text)) or "").split())
+    assert said.endswith(f"Triton's kernels alone: {built.plan.backend.reason}.")
+    assert functions(built.text) == functions(zoo(name, "triton").text)
+
+
+@pytest.mark.parametrize("name", ["t5", "relative_table"])
+def test_the_gluon_kernels_take_far_tiles_as_all_others(name: str) -> None:
+    text = zoo(name).text
+    nodes = (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
+    words = {node.name: set(re.findall(r"[A-Za-z_]\w*", ast.unparse(node))) for node in nodes}
+    own = words.keys() - functions(zoo(name, "triton").text)
+    of_far = {"far_logits", "apart", "near_lo", "near_hi"}
+    assert of_far - {"far_logits"} <= words["forward_kernel"]
+    assert KERNEL in own
+    for function in own:
+        found = words[function]
+        assert not found & of_far and not [w for w in found if w.endswith(("_far", "_behind", "_ahead"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo_names())
+def test_every_zoo_spec_is_written_clean_or_refused_with_a_reason(name: str, tmp_path: Path) -> None:
+    built = zoo(name)
+    assert (KERNEL in functions(built.text)) != built.plan.backend.is_refused
+    (tmp_path / "module.py").write_text(built.text)
+    config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", "--output-format", "concise"]
+    command = [sys.executable, "-m", "ruff", "check", *config, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
     ("name", "smaller"), [("full", False), ("causal", False), ("dropped", True), ("dense_bias", True)]
 )
 def test_what_a_score_costs_decides_how_many_warpgroups_share_the_registers(name: str, smaller: bool) -> None:
@@ -193,6 +241,8 @@ def test_the_assembler_neither_spills_nor_serialises_the_products() -> None:
 @pytest.mark.parametrize("name", zoo_names())
 def test_no_zoo_spec_serialises_its_products(name: str, head_dim: int) -> None:
     built = zoo(name)
+    if built.plan.backend.is_refused:
+        pytest.skip(built.plan.backend.reason)
     binary = compiled(built, head_dim)
     assert binary.warnings == ()
     assert binary.shared <= TARGETS["sm_90"].shared
@@ -221,6 +271,8 @@ def test_gluon_takes_whatever_spec_is_drawn(number: int) -> None:
             built = compile_spec(Source(text.spec, "x.attn"), backend="hopper")
             found = launched(built, "sm_90", 64)
         except (AttnGenError, ValueError):  # no spec, or a dropout that is no probability
+            continue
+        if built.plan.backend.is_refused:
             continue
         lower(found[KERNEL])
         taken += 1

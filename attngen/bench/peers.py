@@ -24,7 +24,7 @@ from attngen.bench.rows import Row, Shape
 from attngen.eager import evaluate
 from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr, Op, leaves
 from attngen.ir.types import Scalar
-from attngen.pipeline import check_spec
+from attngen.pipeline import check_spec, compile_spec
 from attngen.spec_file import find_spec
 from attngen.variant import Variant, build_variant
 
@@ -219,6 +219,11 @@ def _no_flex(row: Row) -> str:
     return from_ir.refusal(variant_of(row).ir)
 
 
+def _no_hopper(row: Row) -> str:
+    backend = compile_spec(find_spec(row.spec), overrides=row.consts, backend="hopper").plan.backend
+    return backend.reason if backend.is_refused else ""
+
+
 def _no_sdpa(row: Row) -> str:
     ir = variant_of(row).ir
     if ir.sink is not None or ir.final_score is not SCORE or not (ir.mask is TRUE or is_causal(ir)):
@@ -242,6 +247,7 @@ PEERS: dict[str, Peer] = {
     for peer in (
         Peer("attngen", "attngen", _anything, _attngen),
         Peer("triton", "attngen, Triton", _anything, partial(_attngen, backend="triton")),
+        Peer("hopper", "attngen, Gluon", _no_hopper, partial(_attngen, backend="hopper")),
         Peer("flex", "FlexAttention", _no_flex, _flex, _block_mask),
         Peer("cudnn", "SDPA cuDNN", _no_sdpa, partial(_sdpa, SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "SDPA FA2", _no_sdpa, partial(_sdpa, SDPBackend.FLASH_ATTENTION)),

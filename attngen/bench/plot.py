@@ -18,6 +18,7 @@ _PASSES = ("forward", "backward")
 _PEER_COLOURS = {
     "attngen": "#d1495b",
     "triton": "#edae49",
+    "hopper": "#9b5de5",
     "flex": "#66a182",
     "cudnn": "#2e4057",
     "fa2": "#8d96a3",

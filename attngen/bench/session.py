@@ -18,7 +18,7 @@ from attngen.bench.peers import PEERS, Peer, make_case
 from attngen.bench.rows import Row, Shape
 from attngen.bench.timing import clock_of, race
 
-_COMPILE = ("attngen", "triton", "flex")  # the peers whose first call takes long
+_COMPILE = ("attngen", "triton", "hopper", "flex")  # the peers whose first call takes long
 
 
 @dataclass(frozen=True)

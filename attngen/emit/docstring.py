@@ -14,9 +14,10 @@ from attngen.ir.types import Type
 from attngen.plan.plan import Plan
 
 _WHEN_GLUON = """\
-Two forwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last dimension is dense,
-and whose other strides and address are multiples of 16 bytes, run the warp-specialised one, in Gluon. Every
-other call runs Triton's."""
+Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
+dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
+ones, in Gluon; the backward only at head dimensions of 33 to 128, and where neither ``deterministic`` nor a
+learned input's gradient is asked for. Every other call runs Triton's."""
 
 
 def module_docstring(plan: Plan) -> str:
