@@ -66,9 +66,8 @@ def functions(text: str) -> set[str]:
 
 
 def test_only_the_hopper_back_end_speaks_gluon() -> None:
-    assert "gluon" not in zoo("softcap", "triton").text
-    assert "gluon" not in zoo("dense_bias", "auto").text  # not measured to gain
-    assert "gluon" in zoo("softcap", "auto").text
+    for backend in ("auto", "triton"):
+        assert "gluon" not in zoo("softcap", backend).text
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
@@ -107,7 +106,7 @@ def test_the_plan_says_which_back_end_and_why() -> None:
     for backend in Backend:
         text = text_of(find_spec("causal"), "plan", {}, backend)
         chosen = text[text.index("backend: Backend") :]
-        name = "triton" if backend is Backend.TRITON else "hopper"
+        name = "hopper" if backend is Backend.HOPPER else "triton"
         assert f"name: {name}" in chosen
         assert "reason: a" in chosen
         assert ("HopperTile" in chosen) == (name == "hopper")
@@ -319,3 +318,20 @@ def test_any_head_dim_and_v_dim_compiles(
     assert binary.warnings == ()
     assert binary.spills <= FEW
     assert binary.shared <= TARGETS["sm_90"].shared
+
+
+def test_auto_will_take_what_was_measured_to_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attngen.plan.hopper.AUTO_TAKES_GLUON", True)
+    plans = {
+        name: zoo(name, "auto").plan.backend for name in ("full", "causal", "dense_bias", "relu_attention")
+    }
+    assert {name: plan.name for name, plan in plans.items()} == {
+        "full": "hopper",
+        "causal": "hopper",
+        "dense_bias": "triton",  # an address for every score
+        "relu_attention": "triton",
+    }
+    full, causal = (plans[name].hopper for name in ("full", "causal"))
+    assert full is not None and causal is not None
+    assert full.tiles[32] is None and full.tiles[64] is not None
+    assert causal.tiles[64] is None and causal.tiles[128] is not None
