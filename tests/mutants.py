@@ -547,8 +547,8 @@ MUTANTS = (
     Mutant(
         "left_edge_has_no_loop",
         "attngen/plan/loops.py",
-        "return self.picks is not None or len(self.ranges) > 1 or (first is not None and first.lo is not None)",
-        "return self.picks is not None or len(self.ranges) > 1",
+        "len(self.ranges) > 1 or (first is not None and first.lo is not None)",
+        "len(self.ranges) > 1",
         "the left edge of a window runs without its mask",
         "wide_window",
     ),
