@@ -62,10 +62,14 @@ def test_every_length_is_searched(q_len: int, k_len: int) -> None:
 
 
 def test_a_false_promise_stays_inside_the_tensors() -> None:
-    """What it gives is not specified, but no search leaves its row and no range its sequence."""
+    """What it gives is not specified, but no search leaves its row and no range its sequence: nothing is
+    read beside q, k and v, where these have neighbours that would show."""
     variant = documents()
     doc = torch.tensor([[5, -3, 9, 0, 0, 2**31 - 1, -(2**31)] * 6], dtype=torch.int32)
-    q, k, v = (torch.randn(1, 1, 42, 16) for _ in range(3))
+    q, k, v = (torch.full((1, 1, 142, 16), float("inf")) for _ in range(3))
+    for x in (q, k, v):
+        x[:, :, 50:92] = torch.randn(1, 1, 42, 16)
+    q, k, v = (x[:, :, 50:92] for x in (q, k, v))
     with small_tiles(variant):
         out = variant(q, k, v, doc=doc)
-    assert out.shape == q.shape and out.isfinite().all()
+    assert out.shape == q.shape and not out.isinf().any()

@@ -205,9 +205,9 @@ def _view(
 def _spread_lines(uses: Iterable[str]) -> tuple[str, ...]:
     """The words of a place that is found from a distance alone: that of a key at 0."""
     used = set(uses)
-    head = "tl.program_id(1) % heads"
+    head = "head % heads"
     lines = {
-        "b": "b = tl.program_id(1) // heads",
+        "b": "b = head // heads",
         "h": f"h = {head}",
         "h_kv": f"h_kv = {'h' if 'h' in used else head} // (heads // kv_heads)",
         "pos": "pos = distance  # of a key at 0",
