@@ -31,7 +31,7 @@ from attngen.compile_check.launches import Launch, launches
 from attngen.compile_check.module import load
 from attngen.errors import AttnGenError
 from attngen.pipeline import Compilation, compile_spec
-from attngen.plan.hopper import AUTO, TABLES
+from attngen.plan.hopper import TABLES
 from attngen.plan.tiles import TARGETS
 from attngen.source import Source
 from attngen.spec_file import find_spec, zoo_names
@@ -65,9 +65,8 @@ def functions(text: str) -> set[str]:
 # ---- The module --------------------------------------------------------------------------------------------
 
 
-def test_only_the_hopper_back_end_speaks_gluon() -> None:
+def test_the_triton_back_end_speaks_no_gluon() -> None:
     assert "gluon" not in zoo("softcap", "triton").text
-    assert ("gluon" in zoo("softcap", "auto").text) == (AUTO == "hopper")
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
@@ -106,7 +105,7 @@ def test_the_plan_says_which_back_end_and_why() -> None:
     for backend in Backend:
         text = text_of(find_spec("causal"), "plan", {}, backend)
         chosen = text[text.index("backend: Backend") :]
-        name = AUTO if backend is Backend.AUTO else backend.value
+        name = "triton" if backend is Backend.TRITON else "hopper"
         assert f"name: {name}" in chosen
         assert "reason: a" in chosen
         assert ("HopperTile" in chosen) == (name == "hopper")
@@ -131,6 +130,24 @@ def test_what_the_gluon_kernels_lack_keeps_triton_alone_and_plan_and_module_say_
     said = " ".join((ast.get_docstring(ast.parse(built.text)) or "").split())
     assert said.endswith(f"Triton's kernels alone: {built.plan.backend.reason}.")
     assert functions(built.text) == functions(zoo(name, "triton").text)
+
+
+def test_auto_holds_gluon_only_where_it_was_measured_to_gain() -> None:
+    read = zoo("dense_bias", "auto").plan.backend
+    assert (read.name, read.is_refused) == ("triton", False)
+    assert "address for every score" in read.reason
+    tiles = {name: zoo(name, "auto").plan.backend.hopper for name in ("full", "causal")}
+    taken = {name: {d: t is not None for d, t in h.tiles.items()} for name, h in tiles.items() if h}
+    assert taken["full"] == {32: False, 64: True, 128: True, 256: True}
+    assert taken["causal"] == {32: False, 64: False, 128: True, 256: True}
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("name", "head_dim", "kernel"), [("full", 64, KERNEL), ("causal", 64, "forward_kernel")]
+)
+def test_a_head_dim_without_a_tile_keeps_tritons_forward(name: str, head_dim: int, kernel: str) -> None:
+    assert {KERNEL, "forward_kernel"} & launched(zoo(name, "auto"), "sm_90", head_dim).keys() == {kernel}
 
 
 @pytest.mark.parametrize("name", ["t5", "relative_table"])

@@ -33,6 +33,6 @@ def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
         own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
         reads_by_key=any(mentions(n, "k") for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD)),
         searches=searches if any("hopper_search(" in line for line in searches) else (),
-        tiles=tuple((width, repr(astuple(tile))) for width, tile in hopper.tiles.items()),
+        tiles=tuple((width, repr(tile and astuple(tile))) for width, tile in hopper.tiles.items()),
     )
     return HopperView(forward)

@@ -2,6 +2,7 @@
 
 backend="hopper"                      ->   Backend("hopper", reason, Hopper(tiles))
 backend="hopper", a list of tiles     ->   Backend("triton", reason, None)
+backend="auto"                        ->   "hopper" where it was measured to gain, for those head dims alone
 backend="triton"                      ->   Backend("triton", reason, None)
 
 Gluon's kernels are warp-specialised: a producer warp feeds consumer warpgroups of 64 rows each. They hold the
@@ -12,15 +13,13 @@ whose ends are known ahead: a variant that needs more has Triton's kernels alone
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attngen.analysis.rates import Rate, rates
-from attngen.ir.nodes import AttentionIR, Op, leaves
+from attngen.ir.nodes import TRUE, AttentionIR, Op, leaves
 from attngen.plan.base2 import Logits
 from attngen.plan.loops import Loops
-
-#: What backend="auto" means: "hopper" puts the kernels for sm_90 into every module that can hold them.
-AUTO = "triton"
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,12 @@ class HopperTile:
 
 @dataclass(frozen=True)
 class Hopper:
-    """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim."""
+    """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim.
 
-    tiles: dict[int, HopperTile]
+    None leaves the forward of these head dims to Triton.
+    """
+
+    tiles: dict[int, HopperTile | None]
 
 
 @dataclass(frozen=True)
@@ -71,27 +73,43 @@ _LIGHT_TILES = {
     128: HopperTile(2, 128, 2, 240, turns=False, late=True),
     256: HopperTile(2, 64, 2, 240, turns=False, late=False),
 }
-_MEDIUM_TILES = _LIGHT_TILES | {64: HopperTile(2, 128, 2, 240, turns=True, late=True)}
+# Two programs of one warpgroup a multiprocessor fill each other's gaps: the longer lines of a score, and the
+# beginning and end of a short range (ALiBi 450 TFLOP/s for 428, window 421 for 401, Gemma-2 403 for 359).
+_PAIRED = HopperTile(1, 64, 2, 232, turns=False, late=False, programs=2)
+_BANDED_TILES = _LIGHT_TILES | {128: _PAIRED}
+_MEDIUM_TILES = _LIGHT_TILES | {64: HopperTile(2, 128, 2, 240, turns=True, late=True), 128: _PAIRED}
 _HEAVY_TILES = {
     64: HopperTile(2, 64, 3, 240, turns=False, late=False),
     128: HopperTile(2, 32, 4, 240, turns=False, late=False),
     256: HopperTile(2, 32, 3, 240, turns=False, late=False),
 }
 
-TABLES = (_LIGHT_TILES, _MEDIUM_TILES, _HEAVY_TILES)
+TABLES = (_LIGHT_TILES, _BANDED_TILES, _MEDIUM_TILES, _HEAVY_TILES)
 
 
 def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: str) -> Backend:
     """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
-    is_auto = wanted == "auto"
-    if (AUTO if is_auto else wanted) == "triton":
-        return Backend("triton", "auto means Triton's kernels alone" if is_auto else "asked for")
+    if wanted == "triton":
+        return Backend("triton", "asked for")
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
-    why = "auto means Gluon's kernels for sm_90 beside Triton's" if is_auto else "asked for"
-    reason = f"{why}; calls that its kernels cannot take run Triton's"
-    return Backend("hopper", reason, Hopper(_tiles(ir, logits)))
+    tiles = _tiles(ir, logits, key_loops)
+    others = "calls that its kernels cannot take run Triton's"
+    if wanted == "hopper":
+        return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles)))
+    if _reads_by_score(ir, logits):
+        return Backend(
+            "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
+        )
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, tiles)))
+
+
+def _gaining(ir: AttentionIR, tiles: Mapping[int, HopperTile]) -> dict[int, HopperTile | None]:
+    """The head dims whose forward is faster than Triton's: 32 and less would pad to 64, and at 64 the
+    masked loops lose (causal 332 TFLOP/s for 396)."""
+    masked = ir.mask is not TRUE
+    return {32: None} | {width: None if masked and width == 64 else tile for width, tile in tiles.items()}
 
 
 def refusal(ir: AttentionIR, key_loops: Loops) -> str:
@@ -107,11 +125,19 @@ def refusal(ir: AttentionIR, key_loops: Loops) -> str:
     return ""
 
 
-def _tiles(ir: AttentionIR, logits: Logits) -> dict[int, HopperTile]:
-    """The tiles of one variant, by what its scores cost."""
+def _tiles(ir: AttentionIR, logits: Logits, key_loops: Loops) -> Mapping[int, HopperTile]:
+    """The tiles of one variant, by what its scores cost and whether its ranges are short."""
     known = rates(logits.tile, ir.mask)
     work = [node for node, rate in known.items() if rate is Rate.TILE and node.args]
-    reads = any(node.op is Op.LOAD for node in work)
     if len(work) >= _HEAVY:
         return _HEAVY_TILES
-    return _MEDIUM_TILES if len(work) >= _MEDIUM or reads or ir.dropout is not None else _LIGHT_TILES
+    if len(work) >= _MEDIUM or _reads_by_score(ir, logits) or ir.dropout is not None:
+        return _MEDIUM_TILES
+    begins = any(r.possible.lo is not None for r in key_loops.ranges)
+    return _BANDED_TILES if begins else _LIGHT_TILES
+
+
+def _reads_by_score(ir: AttentionIR, logits: Logits) -> bool:
+    """Whether some input is read at an address of its own for every score."""
+    known = rates(logits.tile, ir.mask)
+    return any(rate is Rate.TILE and node.op is Op.LOAD for node, rate in known.items())
