@@ -65,8 +65,10 @@ def functions(text: str) -> set[str]:
 # ---- The module --------------------------------------------------------------------------------------------
 
 
-def test_the_triton_back_end_speaks_no_gluon() -> None:
+def test_only_where_gluon_is_wanted_does_a_module_speak_it() -> None:
     assert "gluon" not in zoo("softcap", "triton").text
+    assert "gluon" not in zoo("dense_bias", "auto").text  # not measured to gain
+    assert "gluon" in zoo("softcap", "auto").text
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
