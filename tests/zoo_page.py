@@ -56,6 +56,12 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
             alibi sandwich kerple_log kerple_power fox t5 t5_decoder relative_table head_gate
             dense_bias graphormer_spatial graphormer_edge
         """,
+        "Products of rows": """
+            mla_rope tupe low_rank_bias
+        """,
+        "Weights other than a softmax's": """
+            sigmoid_attention relu_attention clipped_softmax gated_attention
+        """,
     }.items()
 }
 OTHERS = "Others"
