@@ -54,7 +54,8 @@ def test_a_module_holds_its_spec_and_its_reason(name: str) -> None:
     ir = check_spec(Source(spec, name)).ir
     doc = ast.get_docstring(ast.parse(zoo_text(name)), clean=False)
     assert doc is not None
-    assert doc.startswith(f"Attention variant {name}: Triton kernels, forward and backward.")
+    kernels = "Triton and Gluon kernels" if "import gluon" in zoo_text(name) else "Triton kernels"
+    assert doc.startswith(f"Attention variant {name}: {kernels}, forward and backward.")
     assert " ".join(ir.doc.split()) in " ".join(doc.split())
     assert f"\n    variant {name}\n" in doc
     assert "\\" not in doc and '"""' not in doc

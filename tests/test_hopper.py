@@ -31,7 +31,7 @@ from attngen.compile_check.launches import Launch, launches
 from attngen.compile_check.module import load
 from attngen.errors import AttnGenError
 from attngen.pipeline import Compilation, compile_spec
-from attngen.plan.hopper import TABLES
+from attngen.plan import hopper
 from attngen.plan.tiles import TARGETS
 from attngen.source import Source
 from attngen.spec_file import find_spec, zoo_names
@@ -65,9 +65,9 @@ def functions(text: str) -> set[str]:
 # ---- The module --------------------------------------------------------------------------------------------
 
 
-def test_only_the_hopper_back_end_speaks_gluon() -> None:
-    for backend in ("auto", "triton"):
-        assert "gluon" not in zoo("softcap", backend).text
+def test_only_where_gluon_is_wanted_does_a_module_speak_it() -> None:
+    assert "gluon" not in zoo("softcap", "triton").text
+    assert ("gluon" in zoo("softcap", "auto").text) == hopper.AUTO_TAKES_GLUON
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
@@ -106,7 +106,8 @@ def test_the_plan_says_which_back_end_and_why() -> None:
     for backend in Backend:
         text = text_of(find_spec("causal"), "plan", {}, backend)
         chosen = text[text.index("backend: Backend") :]
-        name = "hopper" if backend is Backend.HOPPER else "triton"
+        takes = backend is Backend.HOPPER or (backend is Backend.AUTO and hopper.AUTO_TAKES_GLUON)
+        name = "hopper" if takes else "triton"
         assert f"name: {name}" in chosen
         assert "reason: a" in chosen
         assert ("HopperTile" in chosen) == (name == "hopper")
@@ -131,6 +132,16 @@ def test_what_the_gluon_kernels_lack_keeps_triton_alone_and_plan_and_module_say_
     said = " ".join((ast.get_docstring(ast.parse(built.text)) or "").split())
     assert said.endswith(f"Triton's kernels alone: {built.plan.backend.reason}.")
     assert functions(built.text) == functions(zoo(name, "triton").text)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "kernel"), [("full", KERNEL), ("causal", "forward_kernel")])
+def test_a_head_dim_without_a_tile_keeps_tritons_forward(
+    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hopper, "AUTO_TAKES_GLUON", True)
+    built = compile_spec(find_spec(name))
+    assert {KERNEL, "forward_kernel"} & launched(built, "sm_90", 64).keys() == {kernel}
 
 
 @pytest.mark.parametrize("name", ["t5", "relative_table"])
@@ -163,13 +174,15 @@ def test_every_zoo_spec_is_written_clean_or_refused_with_a_reason(name: str, tmp
     ("name", "smaller"), [("full", False), ("causal", False), ("dropped", True), ("dense_bias", True)]
 )
 def test_what_a_score_costs_decides_how_many_warpgroups_share_the_registers(name: str, smaller: bool) -> None:
-    hopper = zoo(name).plan.backend.hopper
-    assert hopper is not None
-    assert (hopper.tiles[64].parts < 3) == smaller
+    chosen = zoo(name).plan.backend.hopper
+    assert chosen is not None
+    tile = chosen.tiles[64]
+    assert tile is not None
+    assert (tile.parts < 3) == smaller
 
 
 def test_tiles_keep_within_the_registers_of_a_multiprocessor() -> None:
-    for tile in (tile for table in TABLES for tile in table.values()):
+    for tile in (tile for table in hopper.TABLES for tile in table.values()):
         threads = 128 * (tile.parts + 1)  # Triton rounds the producer's warp up to a warpgroup
         at_launch = 65536 // tile.programs // threads // 8 * 8
         first = at_launch * (tile.parts + 1) - tile.registers * (tile.parts - 1) - 24
@@ -321,10 +334,9 @@ def test_any_head_dim_and_v_dim_compiles(
 
 
 def test_auto_will_take_what_was_measured_to_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attngen.plan.hopper.AUTO_TAKES_GLUON", True)
-    plans = {
-        name: zoo(name, "auto").plan.backend for name in ("full", "causal", "dense_bias", "relu_attention")
-    }
+    monkeypatch.setattr(hopper, "AUTO_TAKES_GLUON", True)
+    names = ("full", "causal", "dense_bias", "relu_attention")
+    plans = {name: compile_spec(find_spec(name)).plan.backend for name in names}
     assert {name: plan.name for name, plan in plans.items()} == {
         "full": "hopper",
         "causal": "hopper",

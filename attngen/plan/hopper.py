@@ -21,7 +21,6 @@ from attngen.ir.nodes import TRUE, AttentionIR, Op, leaves
 from attngen.plan.base2 import Logits
 from attngen.plan.loops import Loops
 
-
 #: Whether backend="auto" takes Gluon's kernels where they were measured to gain. It waits for a property run
 #: of the whole zoo with them on an H200.
 AUTO_TAKES_GLUON = False
