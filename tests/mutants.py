@@ -45,7 +45,6 @@ SPECS = {
     "added": "mask = sliding_window(20)\nweight = weight + 0.1",
     "gated": "input gate: float32[batch, heads, q_len] grad\nweight = weight * sigmoid(gate[b, h, q])",
     "clamped": "input table: float32[heads, 9] grad\nscore = score + table[h, clamp(dist, -4, 4) + 4]",
-    "key_head_pairs": "input bias: float32[kv_heads, q_len, k_len] grad\nscore = score + bias[h_kv, q, k]",
     "shared_key": "input a: float16[batch, heads, q_len, 8] grad\ninput c: float16[batch, k_len, 8] grad\n"
     "score = score + 0.4 * dot(a[b, h, q], c[b, k])",
     "key_of_head": "input a: float16[heads, q_len, 8] grad\ninput c: float16[batch, heads, k_len, 8] grad\n"

@@ -206,12 +206,13 @@ def envs(q_len: int, k_len: int, values: list[float], n: int) -> list[Env]:
     words = {"b": 0, "h": 1, "batch": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "v_dim": 4}
     table = [[values[(x + y) % len(values)] for x in range(3)] for y in range(2)]
     docs = [[(x * n) // 2 for x in range(k_len)]]
+    rows = [[values[(x + y) % len(values)] for x in range(2)] for y in range(max(q_len, k_len))]
     return [
         Env(
             words={**words, "q": q, "k": k, "q_len": q_len, "k_len": k_len},
             params={"p": values[0], "m": n},
             sizes={"extra": 3},
-            inputs={"t": table, "doc": docs, "flag": n % 2 == 0},
+            inputs={"t": table, "doc": docs, "flag": n % 2 == 0, "u": [[rows, rows]], "w": [rows]},
             score=[1.5, -40.0, 2.0**60, 0.0][(q + k) % 4],
             wraps=True,
         )

@@ -71,7 +71,7 @@ def test_derivations_use_every_production_of_the_grammar() -> None:
             used.add(chosen if hasattr(chosen, "expansion") else None)
             return chosen
 
-    for _ in range(300):
+    for _ in range(900):
         fuzz_specs.derive(Watched(1), "start", 25)
     rules = {r for r in _parser().rules if not r.origin.name.startswith("$")}
     assert rules <= used, rules - used

@@ -217,6 +217,15 @@ def refusal(ir: AttentionIR) -> str:
     """Why FlexAttention cannot express a spec, or nothing."""
     if ir.dropout is not None:
         return "no dropout"
+    return beyond_softmax(ir)
+
+
+def beyond_softmax(ir: AttentionIR) -> str:
+    """Why a spec is no softmax of a score and a mask with one scale, or nothing."""
+    if not ir.is_softmax:
+        return f"no normalize = {ir.normalize.value}"
+    if ir.weight is not None:
+        return "no weight clause"
     if ir.sink is not None:
         return "no sink"
     if next(leaves(ir.final_score, op=Op.DOT), None) is not None:

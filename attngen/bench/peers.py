@@ -22,7 +22,7 @@ from attngen.bench import from_ir
 from attngen.bench.formulas import FORMULAS, Formula
 from attngen.bench.rows import Row, Shape
 from attngen.eager import evaluate
-from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr, Op, leaves
+from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr
 from attngen.ir.types import Scalar
 from attngen.pipeline import check_spec, compile_spec
 from attngen.spec_file import find_spec
@@ -226,16 +226,13 @@ def _no_hopper(row: Row) -> str:
 
 def _no_sdpa(row: Row) -> str:
     ir = variant_of(row).ir
-    if ir.sink is not None or ir.final_score is not SCORE or not (ir.mask is TRUE or is_causal(ir)):
+    if ir.final_score is not SCORE or not (ir.mask is TRUE or is_causal(ir)):
         return "takes no score or mask function"
-    return "one scale for all heads" if next(leaves(ir.scale, op=Op.LOAD), None) else ""
+    return from_ir.beyond_softmax(ir)
 
 
 def _no_standard(row: Row) -> str:
-    ir = variant_of(row).ir
-    if ir.sink is not None:
-        return "no sink"
-    return "one scale for all heads" if next(leaves(ir.scale, op=Op.LOAD), None) else ""
+    return from_ir.beyond_softmax(variant_of(row).ir)
 
 
 def _anything(row: Row) -> str:
