@@ -116,7 +116,7 @@ def test_beside_dropout_some_tiles_are_smaller_or_have_more_warps() -> None:
 @pytest.mark.compiled
 def test_a_spec_with_heavy_score_lines_compiles(heavy: Compilation) -> None:
     rows = check(heavy, ["sm_90"], [64], ["float16"])
-    assert kernels(rows) == KERNELS
+    assert kernels(rows) == ["look", *KERNELS]  # its mask reads tables without order
     for row in rows:
         assert row.registers is not None, row.note
         assert (row.target, row.head_dim, row.dtype) == ("sm_90", 64, "float16")
@@ -149,7 +149,7 @@ def test_a_specs_own_arguments_have_the_types_it_declares(heavy: Compilation) ->
         "seen_ptr": "*u1",
         "Seed": "*i64",
         "cap": "fp32",
-        "step": "i32",
+        "step_": "i32",  # the templates have a step of their own
     }
     assert {name: types[name] for name in declared} == declared
 
@@ -159,7 +159,7 @@ def test_only_what_the_launcher_specialises_is_specialised(heavy: Compilation) -
     types, constants, divisible = source_parts(heavy, "forward", "sm_80")
     assert constants["q_strides.3"] == constants["slopes_stride_0"] == 1
     assert {"Q", "K", "V", "Out", "q_strides.0", "k_strides.1", "v_strides.2", "out_strides.2"} <= divisible
-    free = {"heads", "kv_heads", "q_len", "k_len", "step"}
+    free = {"heads", "kv_heads", "q_len", "k_len", "step_"}
     assert {types[name] for name in free} == {"i32"}
     assert not free & divisible
 

@@ -17,7 +17,9 @@ from attngen.source import Source
 from attngen.syntax.parse import parse
 
 HEAD = "variant v\nparam p: int\nparam a: float\n"
-SECONDS = 30.0  # of one core; each takes 1 to 9, and what these specs once took was 40 and more, or all memory
+SECONDS = (
+    30.0  # of one core; each takes 1 to 9, and what these specs once took was 40 and more, or all memory
+)
 
 
 def _chain(start: str, step: str, n: int, end: str) -> str:

@@ -35,11 +35,15 @@ def kernels(variant: Variant) -> dict[str, Any]:
 def test_kernels_are_specialised_on_strides_alone(name: str) -> None:
     """Triton compiles again for an integer that becomes 1 or divisible by 16, where it may look at it."""
     variant = attngen.compile(RICH) if name == "rich" else attngen.load(name)
-    assert len(kernels(variant)) == 4
+    assert {"forward_kernel", "delta_kernel", "dkdv_kernel", "dq_kernel"} <= set(kernels(variant))
     for kernel in kernels(variant).values():
         for argument in kernel.params:
             is_number = not argument.is_constexpr and argument.name.islower()
-            if is_number and "stride" not in argument.name and not argument.name.endswith("_ptr"):
+            if (
+                is_number
+                and "stride" not in argument.name
+                and not argument.name.endswith(("_ptr", "_source", "_target"))
+            ):
                 assert argument.do_not_specialize, argument.name
 
 
