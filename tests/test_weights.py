@@ -19,6 +19,7 @@ from attngen import blockwise, reference
 from attngen.analysis.homogeneous import degree_of
 from attngen.analysis.simplify import simplify_ir
 from attngen.bench.inputs import plausible_inputs
+from attngen.errors import SpecTypeError
 from attngen.ir.build import build
 from attngen.ir.nodes import AttentionIR, Expr
 from attngen.plan.weights import Forward, weights_of
@@ -350,3 +351,12 @@ def test_the_log_sum_exp_is_the_softmaxs_and_comes_before_the_weight_clause() ->
     for name in ("square", "clip", "decay"):
         _, lse, *_ = gradients(variant_of(*VARIANTS[name]), q, k, v)
         torch.testing.assert_close(lse, plain[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "line", ["weight = True", "score = True", "scale = True", "sink = True", "normalize = sigmoid(True)"]
+)
+def test_a_bool_is_no_number_in_any_clause(line: str) -> None:
+    source = Source(f"variant m\n{line}\n")
+    with pytest.raises(SpecTypeError, match="is a number, not a bool"):
+        build(parse(source), source, {})

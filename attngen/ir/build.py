@@ -403,7 +403,8 @@ class _Builder:
             value = self._normalize(statement.value)
         else:
             value = self._expr(statement.value)
-        if value is not None and value is not TRUE:
+        is_expression = name != "normalize" or self.normalize is Normalize.SIGMOID
+        if value is not None and is_expression:
             value = self._typed_clause(name, value, statement.value.span)
         if name == "score":
             if value is not None:
