@@ -561,7 +561,7 @@ MUTANTS = (
     ),
     Mutant(
         "owed_values_before_a_gap",
-        FORWARD,
+        MACROS,
         "owed = tl.where(step > lo, over(step - BLOCK_N, gaps), last)",
         "owed = tl.where(step > lo, n - BLOCK_N, last)",
         "behind a gap, the last weights meet the values of a tile inside it",

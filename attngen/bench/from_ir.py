@@ -228,8 +228,8 @@ def beyond_softmax(ir: AttentionIR) -> str:
         return "no weight clause"
     if ir.sink is not None:
         return "no sink"
-    if next(leaves(ir.final_score, op=Op.DOT), None) is not None:
+    if ir.has_products:
         return "no product of rows"
-    if next(leaves(ir.scale, op=Op.LOAD), None) is not None:
+    if any(leaves(ir.scale, op=Op.LOAD)):
         return "one scale for all heads"
     return ""

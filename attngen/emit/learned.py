@@ -122,22 +122,24 @@ def _numbered(scope: Scope) -> tuple[_Numbered, ...]:
 
 def _derivatives(scope: Scope, reads: Iterable[_Numbered]) -> Function | None:
     """One function for every derivative that is not a constant."""
-    wanted = [r.read for r in reads if r.needs_derivative]
-    if not wanted:
-        return None
-    roots = tuple(read.by_score for read in wanted if read.by_score is not None)
-    doc = f"The derivative of the score by {_elements(scope, wanted)}."
-    return function_of(scope, "input_derivatives", doc, "", roots, scope.plan.score_parts)
+    wanted = [(r.read, r.read.by_score) for r in reads if r.needs_derivative]
+    return _derivatives_of(scope, "input_derivatives", "the score", wanted)
 
 
 def _weight_derivatives(scope: Scope, reads: Iterable[_Numbered]) -> Function | None:
     """The same of the weight clause."""
-    wanted = [r.read for r in reads if r.needs_weight_derivative]
+    wanted = [(r.read, r.read.by_weight) for r in reads if r.needs_weight_derivative]
+    return _derivatives_of(scope, "weight_derivatives", "the weight that meets V", wanted)
+
+
+def _derivatives_of(
+    scope: Scope, name: str, what: str, wanted: list[tuple[Read, Expr | None]]
+) -> Function | None:
     if not wanted:
         return None
-    roots = tuple(read.by_weight for read in wanted if read.by_weight is not None)
-    doc = f"The derivative of the weight that meets V by {_elements(scope, wanted)}."
-    return function_of(scope, "weight_derivatives", doc, "", roots, scope.plan.score_parts)
+    roots = tuple(derivative for _, derivative in wanted if derivative is not None)
+    doc = f"The derivative of {what} by {_elements(scope, [read for read, _ in wanted])}."
+    return function_of(scope, name, doc, "", roots, scope.plan.score_parts)
 
 
 def _elements(scope: Scope, reads: Iterable[Read]) -> str:

@@ -411,12 +411,6 @@ class LearnedView:
         return any(x.beyond for x in self.learned)
 
     @property
-    def launches_doc(self) -> str:
-        """What the launches that gather_learned is given do."""
-        parts = ["``launch_dq`` runs the dQ kernel with further arguments."] if self.gathers else []
-        return " ".join(parts)
-
-    @property
     def row_reads(self) -> tuple[ReadView, ...]:
         """Reads whose place is known once a row."""
         return tuple(r for r in self.reads if r.in_places and r.by_row)

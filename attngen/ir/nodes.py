@@ -370,6 +370,16 @@ class AttentionIR:
         return self.normalize is Normalize.SOFTMAX
 
     @property
+    def has_products(self) -> bool:
+        """Whether the score holds matrix products beside q.k."""
+        return any(leaves(self.final_score, op=Op.DOT))
+
+    @property
+    def is_plain(self) -> bool:
+        """A softmax of scores over one matrix product, q.k, whose weights meet V as they are."""
+        return self.is_softmax and self.weight is None and not self.has_products
+
+    @property
     def clauses(self) -> tuple[Expr, ...]:
         """Every expression of the variant: what a pass over all of it walks."""
         optional = tuple(e for e in (self.bias, self.weight, self.sink, self.dropout) if e is not None)

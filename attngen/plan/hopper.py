@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attngen.analysis.rates import Rate, rates
-from attngen.ir.nodes import TRUE, AttentionIR, Op, leaves
+from attngen.ir.nodes import TRUE, AttentionIR, Op
 from attngen.plan.base2 import Logits
 from attngen.plan.loops import Loops
 
@@ -124,7 +124,7 @@ def refusal(ir: AttentionIR, key_loops: Loops) -> str:
         return f"know the softmax alone, not normalize = {ir.normalize.value}"
     if ir.weight is not None:
         return "take no weight clause"
-    if next(leaves(ir.final_score, op=Op.DOT), None) is not None:
+    if ir.has_products:
         return "take no products of rows"
     if key_loops.picks is not None:
         return "visit tiles by bounds, not those that a list picks"

@@ -100,8 +100,7 @@ def _learned(ir: AttentionIR, item: Input) -> Learned:
     if same is not None and all(read.is_by_row for read in reads):
         return Learned(item, Route.SUMS, reads, same)
     # Kernels that own a tile know the softmax's gradient alone, and of the score's matrix products q.k alone.
-    owned = ir.is_softmax and ir.weight is None and not any(leaves(ir.final_score, op=Op.DOT))
-    if owned and len(reads) == 1 and reads[0].by_sink is None:
+    if ir.is_plain and len(reads) == 1 and reads[0].by_sink is None:
         if same is not None and {"q", "k"} <= set(same):
             return Learned(item, Route.DENSE, reads, same, reads_once={"b", "h"} <= set(same))
         indices = distances_of(reads[0].load)

@@ -10,7 +10,7 @@ from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, leaves
+from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
@@ -151,7 +151,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
 def _far(ir: AttentionIR, logits: Logits, loops: tuple[Loops, Loops]) -> Far | None:
     """A softmax's alone, of no product of matrices but q.k; with no loop of their own where a list of tiles
     says which to visit."""
-    if not ir.is_softmax or ir.weight is not None or any(leaves(ir.final_score, op=Op.DOT)):
+    if not ir.is_plain:
         return None
     far = far_tiles((logits.tile, logits.derivative), loops, ir.inputs)
     return far if far is None or loops[0].picks is None else replace(far, is_split=False)

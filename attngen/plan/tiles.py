@@ -166,7 +166,7 @@ def tiles_for(ir: AttentionIR) -> Table:
 
     The rows of a product of rows count as parts of the head: their table goes by the sum of both.
     """
-    table = _WITH_PRODUCTS if any(leaves(ir.final_score, op=Op.DOT)) else TILES
+    table = _WITH_PRODUCTS if ir.has_products else TILES
     if ir.dropout is not None:
         table = _replaced(table, _WITH_DROPOUT)
     if ir.weight is not None and ir.is_softmax:
