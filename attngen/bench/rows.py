@@ -160,6 +160,7 @@ ROWS: dict[str, Row] = {
     for row in (
         Row("full", "full", "full"),
         Row("causal", "causal", "causal"),
+        Row("gqa", "causal, 4 query heads a key head", "causal", group=4),
         Row("alibi", "ALiBi, causal", "alibi", inputs=alibi_slopes),
         Row("softcap", "softcap 50, causal", "softcap", params={"cap": 50.0}),
         Row("window", "window 1024", "sliding_window", consts={"window": 1024}),
