@@ -67,7 +67,8 @@ def functions(text: str) -> set[str]:
 
 def test_only_where_gluon_is_wanted_does_a_module_speak_it() -> None:
     assert "gluon" not in zoo("softcap", "triton").text
-    assert ("gluon" in zoo("softcap", "auto").text) == hopper.AUTO_TAKES_GLUON
+    assert "gluon" in zoo("softcap", "auto").text
+    assert "gluon" not in zoo("dense_bias", "auto").text
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
@@ -106,8 +107,7 @@ def test_the_plan_says_which_back_end_and_why() -> None:
     for backend in Backend:
         text = text_of(find_spec("causal"), "plan", {}, backend)
         chosen = text[text.index("backend: Backend") :]
-        takes = backend is Backend.HOPPER or (backend is Backend.AUTO and hopper.AUTO_TAKES_GLUON)
-        name = "hopper" if takes else "triton"
+        name = "triton" if backend is Backend.TRITON else "hopper"
         assert f"name: {name}" in chosen
         assert "reason: a" in chosen
         assert ("HopperTile" in chosen) == (name == "hopper")
@@ -136,10 +136,7 @@ def test_what_the_gluon_kernels_lack_keeps_triton_alone_and_plan_and_module_say_
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(("name", "kernel"), [("full", KERNEL), ("causal", "forward_kernel")])
-def test_a_head_dim_without_a_tile_keeps_tritons_forward(
-    name: str, kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hopper, "AUTO_TAKES_GLUON", True)
+def test_a_head_dim_without_a_tile_keeps_tritons_forward(name: str, kernel: str) -> None:
     built = compile_spec(find_spec(name))
     assert {KERNEL, "forward_kernel"} & launched(built, "sm_90", 64).keys() == {kernel}
 
@@ -333,8 +330,7 @@ def test_any_head_dim_and_v_dim_compiles(
     assert binary.shared <= TARGETS["sm_90"].shared
 
 
-def test_auto_will_take_what_was_measured_to_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hopper, "AUTO_TAKES_GLUON", True)
+def test_auto_takes_what_was_measured_to_gain() -> None:
     names = ("full", "causal", "dense_bias", "relu_attention")
     plans = {name: compile_spec(find_spec(name)).plan.backend for name in names}
     assert {name: plan.name for name, plan in plans.items()} == {

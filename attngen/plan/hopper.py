@@ -1,8 +1,9 @@
-"""The back end: plain Triton for every GPU and, where asked for, kernels for sm_90 in Gluon beside it.
+"""The back end: plain Triton for every GPU and, where they gain, kernels for sm_90 in Gluon beside it.
 
 backend="hopper"                      ->   Backend("hopper", reason, Hopper(tiles))
 backend="hopper", a list of tiles     ->   Backend("triton", reason, None)
-backend="auto"                        ->   Triton's alone (AUTO_TAKES_GLUON)
+backend="auto", causal                ->   Backend("hopper", reason, Hopper(tiles)), D=64 left to Triton
+backend="auto", dense_bias            ->   Backend("triton", reason, None)
 backend="triton"                      ->   Backend("triton", reason, None)
 
 Gluon's kernels are warp-specialised: a producer warp feeds consumer warpgroups of 64 rows each. They hold the
@@ -20,10 +21,6 @@ from attngen.analysis.rates import Rate, rates
 from attngen.ir.nodes import TRUE, AttentionIR, Op
 from attngen.plan.base2 import Logits
 from attngen.plan.loops import Loops
-
-#: Whether backend="auto" takes Gluon's kernels where they were measured to gain. It waits for a property run
-#: of the whole zoo with them on an H200.
-AUTO_TAKES_GLUON = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,6 @@ def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: st
     """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
     if wanted == "triton":
         return Backend("triton", "asked for")
-    if wanted == "auto" and not AUTO_TAKES_GLUON:
-        return Backend("triton", "auto means Triton's kernels alone")
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
