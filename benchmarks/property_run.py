@@ -59,6 +59,7 @@ class Cell:
     examples: int
     seed: int
     small: bool  # whether long windows, chunks and the like are made small
+    backend: str = "auto"
 
     @property
     def cost(self) -> float:
@@ -78,7 +79,12 @@ class Outcome:
 
 
 def cells_of(
-    spec: str, number: int, examples: int, dtypes: Sequence[str], head_dims: Sequence[int]
+    spec: str,
+    number: int,
+    examples: int,
+    dtypes: Sequence[str],
+    head_dims: Sequence[int],
+    backend: str = "auto",
 ) -> list[Cell]:
     """The cells of the ``number``-th spec: ``examples`` in all, or a few more."""
     pairs = [(dtype, dim) for dtype in dtypes for dim in head_dims]
@@ -91,21 +97,22 @@ def cells_of(
         other = head_dims[(head_dims.index(dim) + 1) % len(head_dims)]
         dims = (dim,) if at % 3 else (dim, other)  # v_dim may differ in every third
         odd = ODD[(number + at) % len(ODD)]
-        cells.append(Cell(spec, (dtype,), dims, USUAL, usual, seed, small=False))
+        cells.append(Cell(spec, (dtype,), dims, USUAL, usual, seed, False, backend))
         if each > usual:
-            cells.append(Cell(spec, (dtype,), (dim,), (odd,), each - usual, seed + 1, small=True))
+            cells.append(Cell(spec, (dtype,), (dim,), (odd,), each - usual, seed + 1, True, backend))
     for at in range(0, random, RANDOM_CELL):
         share = min(RANDOM_CELL, random - at)
         mixed = (tuple(dtypes), tuple(head_dims), STRIDES, share, 1000 * number + 500 + at)
-        cells.append(Cell(spec, *mixed, small=at % 2 == 1))
+        cells.append(Cell(spec, *mixed, at % 2 == 1, backend))
     return cells
 
 
 def variant_of(cell: Cell) -> Variant:
-    variant = build_variant(find_spec(cell.spec), overrides={})
+    variant = build_variant(find_spec(cell.spec), overrides={}, backend=cell.backend)
     small = small_consts(variant.ir) if cell.small else {}
     with suppress(AttnGenError):  # such consts may be no spec
-        return build_variant(find_spec(cell.spec), overrides=small) if small else variant
+        if small:
+            return build_variant(find_spec(cell.spec), overrides=small, backend=cell.backend)
     return variant
 
 
@@ -251,6 +258,7 @@ def main() -> int:
     parser.add_argument("--specs", default=",".join(zoo_names()))
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--head-dims", default=",".join(map(str, HEAD_DIMS)))
+    parser.add_argument("--backend", choices=("auto", "triton", "hopper"), default="auto")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--time-limit", type=float, default=480.0, help="seconds")
     parser.add_argument("--seed", type=int, default=0)
@@ -268,7 +276,9 @@ def main() -> int:
     cells = [
         cell
         for number, spec in enumerate(options.specs.split(","))
-        for cell in cells_of(spec, number + 100 * options.seed, options.examples, dtypes, head_dims)
+        for cell in cells_of(
+            spec, number + 100 * options.seed, options.examples, dtypes, head_dims, options.backend
+        )
     ]
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # the processes are many, the tensors small
