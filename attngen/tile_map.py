@@ -69,6 +69,9 @@ def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> T
 
     los = [end(r.possible.lo, 0) for r in loops.ranges]
     his = [end(r.possible.hi, streamed) for r in loops.ranges]
+    some = [lo < hi for lo, hi in zip(los, his, strict=True)]
+    los = [lo.where(s, streamed) for lo, s in zip(los, some, strict=True)]  # an empty one is out of the way
+    his = [hi.where(s, 0) for hi, s in zip(his, some, strict=True)]
     for n in reversed(range(len(los) - 1)):
         los[n] = torch.minimum(los[n], los[n + 1])
     whole = (last - first + 1 == own).expand(shape) if tiled == "k" else torch.ones(shape, dtype=torch.bool)
@@ -76,7 +79,7 @@ def _tiles(loops: Loops, env: Environment, tiled: str, own: int, step: int) -> T
     found = torch.zeros((*shape, len(start)), dtype=torch.int8)
     before = torch.zeros(shape, dtype=torch.int64)
     for lo, hi, r in zip(los, his, loops.ranges, strict=True):
-        lo = torch.maximum(down(lo).where(lo < hi, up(hi)), before)
+        lo = torch.maximum(torch.minimum(down(lo), up(hi)), before)
         before = hi = torch.maximum(up(hi), lo)
         found[_within(start, lo, hi)] = Tile.PARTIAL
         if r.certain is not None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from kernel_calls import qkv, small_tiles
+from random_masks import INPUTS, Call, mask
 from ranges_page import PAGE, Count, counts, page, plan_and_call
 from torch import Tensor
+from torch.nn.functional import pad
 from zoo_samples import sample_of
 from zoo_share import share
 
 import attngen
-from attngen.pipeline import compile_spec
+from attngen.pipeline import check_spec, compile_spec
+from attngen.plan.plan import Options, Plan, make_plan
 from attngen.source import Source
 from attngen.spec_file import zoo_names
 from attngen.tile_map import Tile, key_tiles, query_tiles
@@ -196,6 +201,62 @@ def listed(walk: Any, block: int) -> list[int]:
     _, hi, (step, place) = walk
     steps, places = (x.handle.data.tolist() for x in (step, place))
     return [places[steps.index(at)] // block for at in range(0, number(hi), block)]
+
+
+# ---- Random masks ------------------------------------------------------------------------------------------
+
+DECLARED = "\n".join(
+    f"input {i.name}: {i.dtype}[{', '.join(i.dims)}]{' sorted' if i.sorted else ''}" for i in INPUTS
+)
+
+
+SEVERAL = (  # ranges, of which one may be empty or lie behind the next
+    "0 <= dist and (doc[b, k] == 0 or doc[b, pos] == doc[b, k])",
+    "not (q < 1 or 0 <= dist < reach[h])",
+    "(abs(dist) <= n or part[q] == doc[b, k]) and (abs(dist) <= 8 or k < prefix[b])",
+    "(0 <= dist < 3 or part[q] == doc[b, k]) if h < 3 else doc[b, q] == abs(k - 4)",
+    "doc[b, pos] == doc[b, k] or clamp(q // 8, 1, 2) == min(k, 32)",
+)
+
+
+@pytest.mark.parametrize("text", SEVERAL)
+def test_an_empty_range_takes_no_tile_from_the_others(text: str) -> None:
+    rng = random.Random(text)
+    for _ in range(25):
+        assert_nothing_is_skipped(text, Call(rng))
+
+
+@pytest.mark.slow
+def test_no_random_mask_skips_what_it_keeps() -> None:
+    for seed in range(1000):
+        rng = random.Random(seed)
+        text = mask(rng)
+        assert_nothing_is_skipped(text, Call(rng))
+
+
+def assert_nothing_is_skipped(text: str, call: Call) -> None:
+    """Every tile of the map against every score of the mask, in tiles of 4 and of 16."""
+    plan = plan_of(text)
+    kept, env = call.kept(plan.ir.mask), call.environment
+    for block in (4, 16):
+        some, all_kept = by_tile(kept, block).any(-1), ~by_tile(~kept, block).any(-1)
+        for tiles_of in (key_tiles, query_tiles):
+            found = tiles_of(plan, env, block, block)
+            where = f"{tiles_of.__name__} of {block}: {text}, {call.q_len} x {call.k_len}"
+            assert not ((found == E) & some).any(), f"a kept score is skipped: {where}"
+            assert not ((found == F) & ~all_kept).any(), f"a masked score is kept: {where}"
+
+
+@cache
+def plan_of(text: str) -> Plan:
+    ir = check_spec(Source(f"variant tested\n{DECLARED}\nparam n: int = 4\nmask = {text}\n")).ir
+    return make_plan(ir, Options())
+
+
+def by_tile(x: Tensor, block: int) -> Tensor:
+    """[..., q_len, k_len] -> [..., query tiles, key tiles, scores]; beyond the lengths False."""
+    x = pad(x, (0, -x.shape[-1] % block, 0, -x.shape[-2] % block))
+    return x.unfold(2, block, block).unfold(3, block, block).flatten(-2)
 
 
 # ---- The zoo -----------------------------------------------------------------------------------------------

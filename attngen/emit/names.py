@@ -46,6 +46,7 @@ LINES: tuple[str, ...] = (
     "FAST_TANH",
     "BLOCK",
     "clip",
+    "out_of_the_way",
     "whole_tiles",
     "search",
     "over",

@@ -94,20 +94,23 @@ class _Writer:
     def _of_several(self) -> tuple[list[str], str]:
         ranges = self._loops.ranges
         lines: list[str] = []
-        for n, r in enumerate(ranges):
-            lines.append(f"lo_{n} = {self._clipped(r.possible.lo, '0')}")
+        starts = [self._clipped(r.possible.lo, "0") for r in ranges]
+        for n, (start, r) in enumerate(zip(starts, ranges, strict=True)):
+            lines.append(f"lo_{n} = {start}")
             lines.append(f"hi_{n} = {self._clipped(r.possible.hi, self._length)}")
+            if start != "0":
+                lines.append(f"lo_{n}, hi_{n} = out_of_the_way(lo_{n}, hi_{n}, {self._length})")
         for n in reversed(range(len(ranges) - 1)):  # usually they rise already
-            if lines[2 * n] != f"lo_{n} = 0":
+            if starts[n] != "0":
                 lines.append(f"lo_{n} = tl.minimum(lo_{n}, lo_{n + 1})")
         for n, r in enumerate(ranges):
-            end = f"hi_{n}" if n == len(ranges) - 1 else f"tl.cdiv(hi_{n}, BLOCK) * BLOCK"
-            start = f"tl.where(lo_{n} < hi_{n}, lo_{n} // BLOCK * BLOCK, {end})"
+            if n < len(ranges) - 1:
+                lines.append(f"hi_{n} = tl.cdiv(hi_{n}, BLOCK) * BLOCK")
+            if starts[n] != "0":
+                lines.append(f"lo_{n} = tl.minimum(lo_{n} // BLOCK * BLOCK, hi_{n})")
             if n > 0:
-                lines.append(f"lo_{n} = tl.maximum({start}, hi_{n - 1})")
-            elif lines[0] != "lo_0 = 0":
-                lines.append(f"lo_0 = {start}")
-            lines.append(f"hi_{n} = tl.maximum({end}, lo_{n})")
+                lines.append(f"lo_{n} = tl.maximum(lo_{n}, hi_{n - 1})")
+                lines.append(f"hi_{n} = tl.maximum(hi_{n}, lo_{n})")
             if r.certain is not None:
                 lines.append(self._interior(n, f"lo_{n}", f"hi_{n}", f"full_lo_{n}", f"full_hi_{n}"))
         inner, edges = list(self._inner_parts()), list(self._edge_parts())

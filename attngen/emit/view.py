@@ -162,7 +162,12 @@ class Ranges:
     def range_helpers(self) -> frozenset[str]:
         """Which of the templates' functions the bounds and the loops call."""
         lines = [line for r in self.ranges for line in r.lines]
-        found = {n for n in ("clip", "whole_tiles", "search") for line in lines if f"{n}(" in line}
+        found = {
+            n
+            for n in ("clip", "out_of_the_way", "whole_tiles", "search")
+            for line in lines
+            if f"{n}(" in line
+        }
         return frozenset(found | ({"over"} if any(r.has_gaps for r in self.ranges) else set()))
 
 
