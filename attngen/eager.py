@@ -70,7 +70,8 @@ class Grid:
 @dataclass(frozen=True)
 class Environment:
     """All that an expression can read. ``score`` and ``weight`` are the leaves of their names in the working
-    dtype, where there are any.
+    dtype, where there are any. ``lengths`` is how long the rows of each input are, to which a last dim of
+    size 1 broadcasts; the tensor's own where it says nothing.
 
     ``nudge`` maps LOAD and DOT nodes to tensors that are added to them: zeros whose gradients tell what each
     position contributes to an input's gradient (``reference.contributions``). ``rounded_to`` is the dtype
@@ -85,6 +86,12 @@ class Environment:
     weight: Tensor | None = None
     nudge: Mapping[Expr, Tensor] = field(default_factory=dict)
     rounded_to: torch.dtype | None = None
+    lengths: Mapping[str, int] = field(default_factory=dict)
+
+    def rows(self, name: str, tensor: Tensor, indices: Sequence[Tensor]) -> Tensor:
+        """Rows of ``tensor``, which stands for the input ``name``: the indices' shape, and the row."""
+        read = gather_rows(tensor, indices)
+        return read.expand(*read.shape[:-1], self.lengths.get(name, read.shape[-1]))
 
 
 def evaluate(root: Expr, env: Environment, dtype: torch.dtype) -> Tensor:
@@ -150,7 +157,8 @@ def _value(
         read = read.to(precision)
         return read + env.nudge[node] if node in env.nudge else read
     if node.op is Op.VECTOR:
-        read = gather_rows(env.inputs[str(node.value)], args).to(precision)
+        name = str(node.value)
+        read = env.rows(name, env.inputs[name], args).to(precision)
         return rounded(read, env.rounded_to)
     if node.op is Op.DOT:
         product = rounded(torch.einsum("bhqkr,bhqkr->bhqk", *args), env.rounded_to)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from attngen.dropout_bits import kept
-from attngen.eager import Environment, Grid, evaluate, gather, gather_rows, rounded
-from attngen.ir.nodes import AttentionIR, Expr, Normalize, Op, leaves
+from attngen.eager import Environment, Grid, evaluate, gather, rounded
+from attngen.ir.nodes import SIZES, AttentionIR, Expr, Normalize, Op, leaves
 from attngen.ir.types import Scalar, Type
 
 _INF = float("inf")
@@ -124,7 +124,13 @@ def bind(
     if kv_heads and heads % kv_heads:
         raise ValueError(f"{heads} query heads do not divide into {kv_heads} key heads")
     grid = Grid(batch, heads, kv_heads, q_len, k_len, head_dim, v_dim, 0, q_len, q.device)
-    return Environment(grid, dict(inputs), values, sizes)
+    words = {size: int(grid.word(size)) for size in SIZES}
+    lengths = {i.name: _length(i.dims[-1], words | sizes) for i in ir.inputs if i.dims}
+    return Environment(grid, dict(inputs), values, sizes, lengths=lengths)
+
+
+def _length(dim: str | int, sizes: Mapping[str, int]) -> int:
+    return dim if isinstance(dim, int) else sizes[dim]
 
 
 def _check_names(kind: str, declared: set[str], given: set[str], required: set[str]) -> None:
@@ -387,7 +393,7 @@ def _add_through_product(sizes: dict[str, Tensor], product: Expr, parts: Tensor,
         if own[0] not in sizes or own[1].numel() == 0:
             continue
         table = torch.zeros_like(own[1], requires_grad=True)
-        read = torch.einsum("bhqkr,bhqkr->bhqk", gather_rows(table, own[2]), gather_rows(*other[1:]))
+        read = torch.einsum("bhqkr,bhqkr->bhqk", env.rows(own[0], table, own[2]), env.rows(*other))
         sizes[own[0]] += torch.autograd.grad(read.expand(parts.shape), table, parts)[0]
 
 

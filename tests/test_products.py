@@ -193,6 +193,16 @@ def test_what_an_input_lacks_or_broadcasts_takes_the_sum_of_all() -> None:
         judge(variant, **inputs_of(variant, a=a, c=c))
 
 
+def test_where_both_ranks_broadcast_the_declared_one_is_summed_over() -> None:
+    score = "score = score + 0.3 * dot(a[b, h, q], c[b, k])"
+    variant = variant_of(ROWS.replace("rank", "5"), SHARED.replace("rank", "5"), score)
+    short = inputs_of(variant, a=(2, 2, 18, 1), c=(2, 21, 1))
+    judge(variant, **short)
+    tensors = qkv(batch=2, heads=2, kv_heads=1, q_len=18, k_len=21)
+    long = {name: x.expand(*x.shape[:-1], 5) for name, x in short.items()}
+    torch.testing.assert_close(variant.reference(*tensors, **short), variant.reference(*tensors, **long))
+
+
 @pytest.mark.parametrize("strides", ["transposed", "sliced", "expanded"])
 def test_factors_may_have_any_strides(strides: str) -> None:
     variant = variant_of(*VARIANTS["apart"])
