@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import ir_samples as samples
 import pytest
@@ -15,16 +15,9 @@ from torch import Tensor
 from attngen import blockwise, reference
 from attngen.ir.nodes import AttentionIR
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCH, HEADS, KV_HEADS, SQ, SK = 2, 4, 2, 37, 45
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def inputs_of(ir: AttentionIR) -> dict[str, Tensor]:

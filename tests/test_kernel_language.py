@@ -5,7 +5,7 @@ Each line of the tables below is a spec of its own, called forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,18 +20,11 @@ from attngen.errors import AttnGenError
 from attngen.testing import assert_matches_reference, specs
 from attngen.testing.cases import arguments, cases
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Q_LEN, K_LEN = 13, 17
 INF = float("inf")
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def floats(*shape: int, dtype: str = "float32") -> Tensor:

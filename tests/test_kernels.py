@@ -5,8 +5,6 @@ What a spec can say is tested in test_kernel_language.py; what a call may not be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from kernel_calls import gradients, judge, qkv, same_bits, small_tiles, variant_of
@@ -17,17 +15,10 @@ from attngen.testing import assert_matches_reference
 from attngen.testing.tensor import STRIDES, Recipe
 from attngen.variant import Variant
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 INF = float("inf")
 DROPPED = ("param p: float", "score = softcap(score, 3.0)", "mask = causal", "dropout = p")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def biased() -> Variant:

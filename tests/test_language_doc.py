@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,10 @@ from attngen.syntax.ast import MAX_DEPTH
 from attngen.syntax.parse import CLAUSES, MAX_BYTES, MAX_NAME, MAX_TOKENS, STATEMENTS, parse
 from attngen.testing import assert_matches_reference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAGE = (Path(__file__).parent.parent / "docs" / "language.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```attn\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def table(heading: str) -> list[tuple[str, ...]]:

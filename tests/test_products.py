@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,18 +23,11 @@ from attngen.testing import assert_matches_reference
 from attngen.testing.tensor import Recipe
 from attngen.variant import Variant
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS = "input a: float16[batch, heads, q_len, rank] grad"
 SHARED = "input c: bfloat16[batch, k_len, rank] grad"
 PRODUCT = "dot(a[b, h, q], c[b, k])"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---- The plan ---------------------------------------------------------------------------------------------

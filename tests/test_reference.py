@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import ir_samples as samples
@@ -18,16 +17,9 @@ from attngen.eager import Environment, evaluate
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, Param, const, load, make, param, size
 from attngen.ir.types import Type
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 INF = float("inf")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def qkv(

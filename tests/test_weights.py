@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,17 +27,10 @@ from attngen.syntax.parse import parse
 from attngen.testing import specs
 from attngen.testing.run import run_property_tests
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GATE = "input gate: float32[batch, heads, q_len] grad"
 BY_HEAD = "input x: float32[heads] grad"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on many."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def ir_of(*lines: str) -> AttentionIR:
