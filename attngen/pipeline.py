@@ -15,6 +15,7 @@ from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.ir.verify import MAX_NODES, verify
 from attngen.plan.plan import Options, Plan, make_plan
+from attngen.plan.table import TileTable
 from attngen.source import Source
 from attngen.syntax import ast
 from attngen.syntax.parse import parse
@@ -57,9 +58,13 @@ def compile_spec(
     overrides: Mapping[str, Scalar] | None = None,
     backend: str = "auto",
     math: str = "approx",
+    table: TileTable | None = None,
 ) -> Compilation:
-    """Compile a spec to a module's text. Raises AttnGenError, or ValueError for an unknown option."""
-    options = Options(backend, math)
+    """Compile a spec to a module's text. Raises AttnGenError, or ValueError for an unknown option.
+
+    Tiles come from ``table``; None is the shipped one with the rows of the one that ATTNGEN_TILES names.
+    """
+    options = Options(backend, math) if table is None else Options(backend, math, table)
     front = check_spec(source, overrides=overrides)
     ir = simplify_ir(front.ir)  # constants fold before the analyses look for them
     verify(ir, 4 * MAX_NODES)  # a node that two others share may become a part of each
