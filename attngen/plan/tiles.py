@@ -34,6 +34,15 @@ TARGETS = {
     "gfx942": Target("gfx942", 64 * 1024, None),
 }
 
+
+def row_target(capability: tuple[int, int] | None) -> str:
+    """Which rows of a table hold for 16-bit tensors on a GPU: what ``target_of`` in a module says."""
+    if capability is None:
+        return "gfx942"
+    major, minor = capability
+    return {8: "sm_80" if minor == 0 else "small", 9: "sm_90", 10: "sm_100"}.get(major, "small")
+
+
 #: target -> largest head dimension -> tiles of (forward, dkdv, dq).
 Tiles = dict[str, dict[int, tuple[Tile, ...]]]
 

@@ -1,0 +1,74 @@
+"""Which tiles are worth a measurement: those that fit, the current one's neighbours first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from itertools import product
+from typing import TypeVar
+
+from attngen.plan.tile import HopperTile, Tile
+
+_Either = TypeVar("_Either", Tile, HopperTile)
+
+_LEAST_REGISTERS = 152  # a consumer of fewer would spill its accumulators
+_ROWS = {"sm_90": 64, "sm_100": 64}  # of a warpgroup's product
+_REGISTERS = 65536  # of a multiprocessor
+
+
+def triton_candidates(target: str, kernel: str, current: Tile, fits: Callable[[Tile], bool]) -> list[Tile]:
+    """Tiles of a Triton kernel that fit, nearest to the current one first, without it.
+
+    What a program owns, queries or keys, are the rows of its products: at least those of one instruction.
+    """
+    least = _ROWS.get(target, 16)
+    grid = (Tile(*sizes) for sizes in product((16, 32, 64, 128), (16, 32, 64, 128), (4, 8), (1, 2, 3, 4)))
+    owned = {tile: tile.block_n if kernel == "dkdv" else tile.block_m for tile in grid}
+    return _by_distance(
+        current, (t for t, rows in owned.items() if rows >= max(least, 8 * t.warps) and fits(t))
+    )
+
+
+def gluon_candidates(current: HopperTile, fits: Callable[[HopperTile], bool]) -> list[HopperTile]:
+    """Tiles of Gluon's forward that fit, nearest to the current one first, without it."""
+    return _by_distance(current, (tile for tile in _gluon_grid() if fits(tile)))
+
+
+def _gluon_grid() -> Iterator[HopperTile]:
+    for parts, block_n, stages, programs in product((1, 2, 3), (32, 64, 128), (2, 3, 4), (1, 2)):
+        registers = consumer_registers(parts, programs)
+        if registers < _LEAST_REGISTERS:
+            continue
+        for turns, late in product((False, True), repeat=2):
+            if not (turns and parts == 1):  # one warpgroup has no turns to take
+                yield HopperTile(parts, block_n, stages, registers, turns, late, programs)
+
+
+def consumer_registers(parts: int, programs: int) -> int:
+    """The most registers for a consumer's thread, where ``programs`` share a multiprocessor's.
+
+    A launch gives all ``parts`` + 1 warpgroups the same; the producer keeps 24.
+    """
+    at_launch = _REGISTERS // programs // (128 * (parts + 1)) // 8 * 8
+    return min(240, (at_launch * (parts + 1) - 24) // parts // 8 * 8)
+
+
+def distance(first: Tile | HopperTile, second: Tile | HopperTile) -> float:
+    """How many steps apart two tiles are: a size doubled, a choice turned, a stage more."""
+    return sum(
+        1.0 * (x != y) if isinstance(x, bool) else abs(math.log2(x / y))
+        for x, y in zip(_steps(first), _steps(second), strict=True)
+    )
+
+
+def _steps(tile: Tile | HopperTile) -> tuple[int, ...]:
+    """A tile's fields but for registers, which follow from others."""
+    if isinstance(tile, HopperTile):
+        return (tile.parts, tile.block_n, tile.stages, tile.turns, tile.late, tile.programs)
+    return astuple(tile)
+
+
+def _by_distance(current: _Either, tiles: Iterator[_Either]) -> list[_Either]:
+    near = {tile: distance(current, tile) for tile in tiles if tile != current}
+    return sorted(near, key=lambda tile: (near[tile], astuple(tile)))
