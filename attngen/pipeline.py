@@ -66,9 +66,18 @@ def compile_spec(
     """
     options = Options(backend, math) if table is None else Options(backend, math, table)
     front = check_spec(source, overrides=overrides)
+    plan = _plan(front, options)
+    text = render(make_view(plan, template_texts(plan.backend.name)))
+    require_free_name(text, plan.ir, source)  # only the text knows which names the module itself needs
+    return Compilation(source, front.ast, plan.ir, front.lints, plan, text)
+
+
+def plan_spec(source: Source, options: Options, overrides: Mapping[str, Scalar] | None = None) -> Plan:
+    """Every decision about a spec's kernels, and no kernel. Raises AttnGenError."""
+    return _plan(check_spec(source, overrides=overrides), options)
+
+
+def _plan(front: FrontEnd, options: Options) -> Plan:
     ir = simplify_ir(front.ir)  # constants fold before the analyses look for them
     verify(ir, 4 * MAX_NODES)  # a node that two others share may become a part of each
-    plan = make_plan(ir, options)  # every decision
-    text = render(make_view(plan, template_texts(plan.backend.name)))
-    require_free_name(text, ir, source)  # only the text knows which names the module itself needs
-    return Compilation(source, front.ast, ir, front.lints, plan, text)
+    return make_plan(ir, options)

@@ -72,15 +72,14 @@ def _target(dtype: str) -> tuple[str, int]:
     """The rows of the table that hold here, and the bytes a program may have; sm_90's without a GPU."""
     import torch
 
-    from attngen.plan.tiles import TARGETS, row_target
+    from attngen.plan.tiles import limits_of, row_target
 
+    target = "sm_90"
     if dtype == "float32":  # its rows hold for every GPU
-        return "float32", min(target.shared for target in TARGETS.values())
-    if not torch.cuda.is_available():
-        return "sm_90", TARGETS["sm_90"].shared
-    capability = None if torch.version.hip else torch.cuda.get_device_capability()
-    target = row_target(capability)
-    return target, min(t.shared for t in TARGETS.values() if row_target(t.capability) == target)
+        target = "float32"
+    elif torch.cuda.is_available():
+        target = row_target(None if torch.version.hip else torch.cuda.get_device_capability())
+    return target, min(most for _, most in limits_of(target))
 
 
 def _measure(wanted: Wanted, searches: Sequence[Search], table: TileTable) -> None:

@@ -76,10 +76,10 @@ def lines(ir: AttentionIR, logits: Logits) -> str:
     return "heavy" if work >= _HEAVY else "medium" if work >= _MEDIUM else "light"
 
 
-def reads_by_score(ir: AttentionIR, logits: Logits) -> bool:
-    """Whether some input is read at an address of its own for every score."""
+def reads_by_score(ir: AttentionIR, logits: Logits) -> int:
+    """How many inputs are read at an address of their own for every score."""
     known = rates(logits.tile, ir.mask)
-    return any(rate is Rate.TILE and node.op is Op.LOAD for node, rate in known.items())
+    return sum(rate is Rate.TILE and node.op is Op.LOAD for node, rate in known.items())
 
 
 def reads_pairs(node: Expr) -> bool:

@@ -13,9 +13,9 @@ import torch
 
 from attngen.bench.rows import ROWS, SHAPES, Row, Shape
 from attngen.bench.suite import row_of
-from attngen.pipeline import compile_spec
-from attngen.plan.cost_class import auto_classes, gluon_classes, triton_classes
-from attngen.plan.plan import Plan
+from attngen.pipeline import plan_spec
+from attngen.plan.cost_class import auto_classes, gluon_classes, reads_by_score, triton_classes
+from attngen.plan.plan import Options, Plan
 from attngen.plan.shared_memory import gluon_bytes, triton_bytes
 from attngen.plan.table import KERNELS, Key, TileTable, holds
 from attngen.plan.table import Row as TableRow
@@ -97,7 +97,7 @@ def searches_of(
     for head_dim in head_dims:
         shape = SHAPES.get(f"d{head_dim}") or Shape(f"d{head_dim}", 2, 16, 4096, head_dim)
         for variant in variants:
-            plan = compile_spec(find_spec(variant.spec), overrides=variant.consts, backend="hopper").plan
+            plan = _plan(variant, table)
             makers = {
                 "triton": [k for k in KERNELS if k in passes],
                 "gluon": [k for k in ("forward",) if k in passes and not plan.backend.is_refused],
@@ -108,6 +108,10 @@ def searches_of(
                     if made is not None:
                         found.setdefault(made.key, made)
     return list(found.values())
+
+
+def _plan(variant: Row, table: TileTable) -> Plan:
+    return plan_spec(find_spec(variant.spec), Options("hopper", table=table), variant.consts)
 
 
 def _search(
@@ -134,10 +138,10 @@ def _search(
     if isinstance(row.tile, HopperTile):
         candidates = gluon_candidates(row.tile, lambda t: gluon_bytes(t, width) <= shared)
     else:
-        pairs = int(classes[-1] == "pairs")
+        reads = reads_by_score(plan.ir, plan.logits)
 
         def fits(tile: Tile) -> bool:
-            return triton_bytes(target, kernel, tile, width, item, pairs, beside) <= shared
+            return triton_bytes(target, kernel, tile, width, item, reads, beside) <= shared
 
         candidates = triton_candidates(target, kernel, row.tile, fits)
     auto = auto_classes(plan.ir, of_gluon)
