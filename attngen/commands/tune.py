@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from attngen.tune.search import Search
 
 _COMPILING = 0.55  # of the time budget
-_LONGEST_COMPILE = 120.0  # seconds that nothing may come back before the rest is left out
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,8 @@ def _compile(
     One that spills more than the current tile needs none. Where the time is over, those not compiled are not
     mentioned: they are compiled when it is their turn.
     """
-    from attngen.tune.gpu import compile_one
+    from attngen.tune.gpu import Compiled, compile_one
+    from attngen.tune.workers import Workers
 
     started = time.monotonic()
     jobs = []
@@ -150,24 +149,13 @@ def _compile(
     task = bar.add_task("compiling", total=len(jobs))
     spills: dict[tuple[str, Tile | HopperTile], int] = {}
     skip: dict[tuple[str, Tile | HopperTile], str] = {}
-    pool = multiprocessing.get_context("spawn").Pool(max(1, min(wanted.workers, len(jobs))))
-    try:
-        work = [(search, tile, wanted.dtype) for _, search, tile in jobs]
-        results = pool.imap(compile_one, work)
-        for _, search, tile in jobs:
-            left = min(until - time.monotonic(), _LONGEST_COMPILE)
-            try:
-                found = results.next(timeout=max(0.0, left))
-            except multiprocessing.TimeoutError:
-                break
-            bar.advance(task)
-            if found.why:
-                skip[search.id, tile] = found.why
-            else:
-                spills[search.id, tile] = found.spills
-    finally:
-        pool.terminate()  # a kernel that hangs goes with its process
-        pool.join()
+    workers = Workers(compile_one, wanted.workers, Compiled(0, "lost its process, or took too long"))
+    for (search, tile, _), found in workers.results([(s, t, wanted.dtype) for _, s, t in jobs], until):
+        bar.advance(task)
+        if found.why:
+            skip[search.id, tile] = found.why
+        else:
+            spills[search.id, tile] = found.spills
     bar.remove_task(task)
     taken = time.monotonic() - started
     bar.console.print(f"compiled {len(spills) + len(skip)} of {len(jobs)} in {taken:.0f} s", highlight=False)

@@ -23,7 +23,8 @@ def triton_candidates(target: str, kernel: str, current: Tile, fits: Callable[[T
     What a program owns, queries or keys, are the rows of its products: at least those of one instruction.
     """
     least = _ROWS.get(target, 16)
-    grid = (Tile(*sizes) for sizes in product((16, 32, 64, 128), (16, 32, 64, 128), (4, 8), (1, 2, 3, 4)))
+    lengths = [n for n in (16, 32, 64, 128) if 2 * n >= least]
+    grid = (Tile(*sizes) for sizes in product(lengths, lengths, (4, 8), (1, 2, 3, 4)))
     owned = {tile: tile.block_n if kernel == "dkdv" else tile.block_m for tile in grid}
     return _by_distance(
         current, (t for t, rows in owned.items() if rows >= max(least, 8 * t.warps) and fits(t))

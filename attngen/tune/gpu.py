@@ -48,16 +48,24 @@ class Compiled:
     why: str = ""
 
 
-def compile_one(job: tuple[Search, Tile | HopperTile, str]) -> Compiled:
-    """Compile a candidate into Triton's cache by running it, on short sequences. For a process of its own."""
+Job = tuple[Search, Tile | HopperTile, str]  # a candidate, and the dtype
+
+
+def compile_one(job: Job) -> tuple[Compiled, bool]:
+    """Compile a candidate into Triton's cache by running it, on short sequences; and whether CUDA goes on."""
     search, tile, dtype = job
+    short_ones = replace(search.shape, batch=2, heads=2 * max(1, search.variant.group), length=512)
     try:
-        short_ones = replace(search.shape, batch=2, heads=2 * max(1, search.variant.group), length=512)
         found = noted(search, tile, _case(search, short_ones, dtype))
         torch.cuda.synchronize()
-        return Compiled(found.spills)
+        return Compiled(found.spills), True
     except Exception as error:
-        return Compiled(0, short(error))
+        result = Compiled(0, short(error))
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return result, False
+    return result, True
 
 
 def noted(search: Search, tile: Tile | HopperTile, case: Case) -> Noted:
