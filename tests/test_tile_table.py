@@ -114,13 +114,15 @@ def test_a_later_class_has_the_rows_that_both_have() -> None:
     assert held.found("triton", "sm_90", "dkdv", ("light",)) == {}
 
 
+MEDIUM = ("light", "masked", "medium", "masked medium")
 CLASSES = {
     "full": (("light",), ("light",)),
-    "causal": (("light",), ("light",)),
-    "sliding_window": (("light",), ("light", "banded")),
-    "softcap": (("light", "medium"), ("light", "medium")),
-    "alibi": (("light", "medium"), ("light", "medium")),
-    "dropped": (("light", "dropout"), ("light", "medium", "dropout")),
+    "causal": (("light",), ("light", "masked")),
+    "sliding_window": (("light",), ("light", "masked", "banded", "masked banded")),
+    "softcap": (("light", "medium"), MEDIUM),
+    "alibi": (("light", "medium"), MEDIUM),
+    "kerple_log": (("light", "heavy"), ("light", "masked", "heavy", "masked heavy")),
+    "dropped": (("light", "dropout"), (*MEDIUM, "dropout", "masked dropout")),
     "low_rank_bias": (("light", "products"), None),
     "clipped_softmax": (("light", "weight"), None),
     "dense_bias": (("light", "pairs"), ("light", "medium")),

@@ -78,18 +78,19 @@ def test_gluons_candidates_share_out_the_registers_as_the_shipped_tiles_do() -> 
 
 
 def test_each_kernel_of_a_class_is_searched_once() -> None:
-    keys = [search.key for search in searches("causal", "window", "dropout")]
+    keys = [search.key for search in searches("causal", "full", "window", "dropout")]
     assert len(keys) == len(set(keys))
     assert [(b, k, cost) for b, _, k, cost, _ in keys] == [
         ("triton", "forward", "light"),
         ("triton", "dkdv", "light"),
         ("triton", "dq", "light"),
+        ("gluon", "forward", "masked"),
         ("gluon", "forward", "light"),
-        ("gluon", "forward", "banded"),
+        ("gluon", "forward", "masked banded"),
         ("triton", "forward", "dropout"),
         ("triton", "dkdv", "dropout"),
         ("triton", "dq", "dropout"),
-        ("gluon", "forward", "dropout"),
+        ("gluon", "forward", "masked dropout"),
     ]
 
 

@@ -3,11 +3,12 @@
 Each class stands for rows of the table of tiles (``plan.table``). A variant has several, from the general to
 the particular; where the rows of two of them speak of the same tile, the later class has it.
 
-    causal           ->   light
-    softcap          ->   light, medium
-    dropped          ->   light, dropout           (Gluon's: light, medium, dropout)
+                          of Triton's kernels    of Gluon's
+    full             ->   light                  light
+    causal           ->   light                  light, masked
+    softcap          ->   light, medium          light, masked, medium, masked medium
     low_rank_bias    ->   light, products
-    dense_bias       ->   light, pairs
+    dense_bias       ->   light, pairs           light, medium
 
 The lines of a score are counted: the operations that run once a score, of logit and mask.
 """
@@ -24,11 +25,17 @@ from attngen.plan.loops import Loops
 #: a dense bias, which comes in whole rows. ``reads``: an address for every score, as of a table by distance.
 TRITON_CLASSES = ("light", "medium", "heavy", "products", "dropout", "weight", "pairs", "reads")
 
-#: Of Gluon's. ``banded``: ranges of keys that begin within the sequence, so that loops are short.
-GLUON_CLASSES = ("light", "banded", "medium", "heavy", "dropout")
 
-#: Of the choice between the two: the same, and again for variants with a mask.
-AUTO_CLASSES = (*GLUON_CLASSES, "masked", *(f"masked {name}" for name in GLUON_CLASSES[1:]))
+def _masked(cost: str) -> str:
+    return "masked" if cost == "light" else f"masked {cost}"
+
+
+_COSTS = ("light", "banded", "medium", "heavy", "dropout")
+
+#: Of Gluon's, and of the choice between the two. ``banded``: ranges of keys that begin within the sequence,
+#: so that loops are short. Each again for variants with a mask, whose programs have unequal work: "masked" is
+#: of the light ones.
+GLUON_CLASSES = tuple(name for cost in _COSTS for name in (cost, _masked(cost)))
 
 #: From how many operations a score on.
 _MEDIUM, _HEAVY = 5, 9
@@ -52,21 +59,21 @@ def triton_classes(ir: AttentionIR, logits: Logits) -> tuple[str, ...]:
 
 def gluon_classes(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[str, ...]:
     """The classes of the forward for sm_90."""
-    if (cost := lines(ir, logits)) == "heavy":
-        return "light", "heavy"
-    if ir.dropout is not None:
-        return "light", "medium", "dropout"
-    if cost == "medium" or reads_by_score(ir, logits):
-        return "light", "medium"
-    begins = any(r.possible.lo is not None for r in key_loops.ranges)
-    return ("light", "banded") if begins else ("light",)
-
-
-def auto_classes(ir: AttentionIR, gluon: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of the choice between the back ends, for a variant with these classes of Gluon's."""
+    costs = ("light", *_beyond_light(ir, logits, key_loops))
     if ir.mask is TRUE:
-        return gluon
-    return (*gluon, "masked", *(f"masked {name}" for name in gluon[1:]))
+        return costs
+    return tuple(name for cost in costs for name in (cost, _masked(cost)))
+
+
+def _beyond_light(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[str, ...]:
+    if (cost := lines(ir, logits)) == "heavy":
+        return ("heavy",)
+    if ir.dropout is not None:
+        return "medium", "dropout"
+    if cost == "medium" or reads_by_score(ir, logits):
+        return ("medium",)
+    begins = any(r.possible.lo is not None for r in key_loops.ranges)
+    return ("banded",) if begins else ()
 
 
 def lines(ir: AttentionIR, logits: Logits) -> str:

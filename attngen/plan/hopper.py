@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from attngen.ir.nodes import AttentionIR
 from attngen.plan.base2 import Logits
-from attngen.plan.cost_class import auto_classes, gluon_classes, reads_by_score
+from attngen.plan.cost_class import gluon_classes, reads_by_score
 from attngen.plan.loops import Loops
 from attngen.plan.table import TileTable, holds
 from attngen.plan.tile import HopperTile
@@ -66,7 +66,7 @@ def choose_backend(
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    gaining = _gaining(tiles, auto_classes(ir, classes), table)
+    gaining = _gaining(tiles, classes, table)
     return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining))
 
 

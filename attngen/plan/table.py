@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from attngen.errors import BuildError
-from attngen.plan.cost_class import AUTO_CLASSES, GLUON_CLASSES, TRITON_CLASSES
+from attngen.plan.cost_class import GLUON_CLASSES, TRITON_CLASSES
 from attngen.plan.tile import HopperTile, Tile, tile_of, tile_text
 from attngen.resources import tiles_text, user_tiles
 from attngen.source import Source, Span
@@ -35,7 +35,7 @@ KERNELS = ("forward", "dkdv", "dq")
 BACKENDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "triton": (KERNELS, ROW_TARGETS, TRITON_CLASSES),
     "gluon": (("forward",), ("sm_90",), GLUON_CLASSES),
-    "auto": (("forward",), ("sm_90",), AUTO_CLASSES),
+    "auto": (("forward",), ("sm_90",), GLUON_CLASSES),
 }
 
 _WIDEST = 4096  # of all padded widths together

@@ -14,7 +14,7 @@ import torch
 from attngen.bench.rows import ROWS, SHAPES, Row, Shape
 from attngen.bench.suite import row_of
 from attngen.pipeline import plan_spec
-from attngen.plan.cost_class import auto_classes, gluon_classes, reads_by_score, triton_classes
+from attngen.plan.cost_class import gluon_classes, reads_by_score, triton_classes
 from attngen.plan.plan import Options, Plan
 from attngen.plan.shared_memory import gluon_bytes, triton_bytes
 from attngen.plan.table import KERNELS, Key, TileTable, holds
@@ -25,7 +25,7 @@ from attngen.tune.candidates import gluon_candidates, triton_candidates
 
 #: One variant for each class; of those that share a row, the first is measured.
 SAMPLES = (
-    *("causal", "window", "softcap", "kerple_log", "dropout"),
+    *("causal", "full", "window", "softcap", "kerple_log", "dropout"),
     *("mla_rope", "clipped_softmax", "bias", "table"),
 )
 
@@ -34,7 +34,7 @@ SAMPLES = (
 class Search:
     """``row`` is the row that serves now, ``cost`` the class whose row it may become: the variant's last.
 
-    ``auto_classes`` are the variant's for the choice between the back ends. ``width`` is the head dimension
+    ``gluon_classes`` are the variant's for the choice between the back ends. ``width`` is the head dimension
     that the row is looked up by.
     ``candidates`` are tiles that fit, without the current one, the likeliest first.
     """
@@ -43,7 +43,7 @@ class Search:
     shape: Shape
     row: TableRow
     cost: str
-    auto_classes: tuple[str, ...]
+    gluon_classes: tuple[str, ...]
     width: int
     candidates: tuple[Tile | HopperTile, ...]
 
@@ -144,8 +144,7 @@ def _search(
             return triton_bytes(target, kernel, tile, width, item, reads, beside) <= shared
 
         candidates = triton_candidates(target, kernel, row.tile, fits)
-    auto = auto_classes(plan.ir, of_gluon)
-    return Search(variant, shape, row, classes[-1], auto, whole, tuple(candidates[:most]))
+    return Search(variant, shape, row, classes[-1], of_gluon, whole, tuple(candidates[:most]))
 
 
 def _beside(variant: Row, plan: Plan, shape: Shape) -> int:

@@ -132,13 +132,13 @@ def choices(searches: Sequence[Search], journal: Journal, table: TileTable, orig
     rows = []
     for found in (both for both in best.values() if len(both) == 2):
         (gluon, fast), (_, other) = found["gluon"], found["triton"]
-        held = holds(table.found("auto", "sm_90", "forward", gluon.auto_classes), gluon.key[4])
+        held = holds(table.found("auto", "sm_90", "forward", gluon.gluon_classes), gluon.key[4])
         gains, loses = fast > other * (1 + 2 * NOISE), other > fast * (1 + 2 * NOISE)
         wanted = "gluon" if gains else "triton" if loses else ""
         if wanted and held is not None and held.tile != wanted:
             said = f"{gluon.variant.name} {fast:.0f} TFLOP/s with Gluon, {other:.0f} with Triton; {origin}"
             rows.append(
-                Row("auto", "sm_90", "forward", gluon.auto_classes[-1], gluon.key[4], wanted, None, said)
+                Row("auto", "sm_90", "forward", gluon.gluon_classes[-1], gluon.key[4], wanted, None, said)
             )
     return rows
 
