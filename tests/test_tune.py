@@ -18,7 +18,7 @@ from attngen.bench.measure import relative_errors
 from attngen.bench.peers import make_case
 from attngen.bench.rows import Shape
 from attngen.cli import app
-from attngen.commands.tune import _write
+from attngen.commands import tune as command
 from attngen.errors import BuildError
 from attngen.plan.shared_memory import triton_bytes
 from attngen.plan.table import parse_table, shipped
@@ -257,15 +257,41 @@ def test_auto_changes_where_the_other_back_end_gains(
     )
 
 
+def test_an_interrupt_keeps_what_was_measured_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    search = one()
+    timer = FakeTimer({search.candidates[2]: 8.0})
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        if len(timer.races) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_compile", lambda *arguments: {})
+    monkeypatch.setattr(gpu, "GpuTimer", lambda dtype: timer)
+    wanted = command.Wanted((), (), "bfloat16", (), (), 60.0, 12, 1, tmp_path / "own.csv", False, False)
+    with monkeypatch.context() as patched:
+        race = timer.race
+        patched.setattr(timer, "race", lambda *a, **n: interrupted() or race(*a, **n))
+        command._measure(wanted, [search], shipped())
+    assert (
+        "4 candidates are not measured yet: the same command with --resume goes on" in capfd.readouterr().err
+    )
+    command._measure(replace(wanted, resume=True), [search], shipped())
+    assert timer.races == [("dq", 8, False), ("dq", 4, False), ("dq", 1, True)]
+    (row,) = parse_table(Source((tmp_path / "own.csv").read_text())).rows
+    assert row.tile == search.candidates[2]
+
+
 def test_rows_go_into_a_table_beside_those_it_has(tmp_path: Path) -> None:
     search = one()
     own = tmp_path / "own.csv"
     first, second = (replace(search.row, head_dim=n, origin=f"row {n}") for n in (64, 128))
-    _write(own, [first, second])
-    _write(own, [replace(second, origin="again")])
+    command._write(own, [first, second])
+    command._write(own, [replace(second, origin="again")])
     table = parse_table(Source(own.read_text()))
     assert [row.origin for row in table.rows] == ["row 64", "again"]
-    _write(tmp_path / "none.csv", [])
+    command._write(tmp_path / "none.csv", [])
     assert not (tmp_path / "none.csv").exists()
 
 
