@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from attngen.compile_check import check
 from attngen.compile_check.binary import compile_launch
 from attngen.compile_check.launches import launches
 from attngen.compile_check.module import load
@@ -120,3 +121,13 @@ def test_triton_allocates_no_more_than_the_formula_says(name: str, target: str, 
         allocated = compile_launch(launch, gpu).shared
         need = triton_bytes(row, kernel, tile, head_dim, 2, reads, wide)
         assert allocated <= min(need, gpu.shared), kernel
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["causal", "dropped", "mla_rope", "t5"])
+def test_a_compiled_spec_keeps_within_every_listed_gpus_shared_memory(name: str, target: str) -> None:
+    for row in check(compiled(name), [target], [64, 128, 256], ["bfloat16", "float32"]):
+        assert row.shared is not None, row.note
+        assert row.shared <= TARGETS[target].shared, row

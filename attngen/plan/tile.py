@@ -5,7 +5,7 @@ Tile(64, 32, 4, 3)   <->   block_m=64 block_n=32 warps=4 stages=3
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 _Either = TypeVar("_Either", "Tile", "HopperTile")
@@ -40,16 +40,18 @@ class HopperTile:
 
 
 def tile_text(tile: Tile | HopperTile) -> str:
-    """A tile as a table writes it: ``NAME=NUMBER`` for each field, and ``yes`` or ``no`` for a choice."""
-    values = {field.name: getattr(tile, field.name) for field in fields(tile)}
-    return " ".join(
-        f"{name}={_WORDS[value] if isinstance(value, bool) else value}" for name, value in values.items()
-    )
+    """A tile as a table writes it: ``NAME=NUMBER`` for each field, and ``yes`` or ``no`` for a choice.
+
+    What has its default value is left out.
+    """
+    given = [(field, getattr(tile, field.name)) for field in fields(tile)]
+    said = {field.name: value for field, value in given if value != field.default}
+    return " ".join(f"{name}={_WORDS[x] if isinstance(x, bool) else x}" for name, x in said.items())
 
 
 def tile_of(kind: type[_Either], text: str) -> _Either:
     """The tile of this kind that a table writes so. ValueError says what was expected and what came."""
-    known = [field.name for field in fields(kind)]
+    known = {field.name: field.default for field in fields(kind)}
     given: dict[str, Any] = {}
     for word in text.split():
         name, equals, value = word.partition("=")
@@ -58,7 +60,7 @@ def tile_of(kind: type[_Either], text: str) -> _Either:
         if name in given:
             raise ValueError(f"{name} is given twice")
         given[name] = _value(name, value, name in ("turns", "late"))
-    if missing := [name for name in known if name not in given]:
+    if missing := [name for name, default in known.items() if default is MISSING and name not in given]:
         raise ValueError(f"expected {_form(kind)}: {', '.join(missing)} missing")
     return kind(**given)
 
@@ -82,4 +84,4 @@ def _value(name: str, text: str, is_choice: bool) -> int | bool:
 
 
 def _form(kind: type[Tile] | type[HopperTile]) -> str:
-    return " ".join(f"{field.name}=..." for field in fields(kind))
+    return " ".join(f"{field.name}=..." for field in fields(kind) if field.default is MISSING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import product
 from typing import TypeVar
 
@@ -33,17 +33,18 @@ def triton_candidates(target: str, kernel: str, current: Tile, fits: Callable[[T
 
 def gluon_candidates(current: HopperTile, fits: Callable[[HopperTile], bool]) -> list[HopperTile]:
     """Tiles of Gluon's forward that fit, nearest to the current one first, without it."""
-    return _by_distance(current, (tile for tile in _gluon_grid() if fits(tile)))
+    return _by_distance(current, (tile for tile in _gluon_grid(current) if fits(tile)))
 
 
-def _gluon_grid() -> Iterator[HopperTile]:
+def _gluon_grid(current: HopperTile) -> Iterator[HopperTile]:
     for parts, block_n, stages, programs in product((1, 2, 3), (32, 64, 128), (2, 3, 4), (1, 2)):
         registers = consumer_registers(parts, programs)
         if registers < _LEAST_REGISTERS:
             continue
         for turns, late in product((False, True), repeat=2):
             if not (turns and parts == 1):  # one warpgroup has no turns to take
-                yield HopperTile(parts, block_n, stages, registers, turns, late, programs)
+                sizes = {"parts": parts, "block_n": block_n, "stages": stages, "programs": programs}
+                yield replace(current, registers=registers, turns=turns, late=late, **sizes)
 
 
 def consumer_registers(parts: int, programs: int) -> int:

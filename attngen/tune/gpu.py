@@ -26,6 +26,7 @@ from attngen.plan.tile import HopperTile, Tile
 from attngen.tune.search import Search
 
 _PRODUCTS = {"forward": 2, "dkdv": 4, "dq": 3}  # matrix products of a kernel, 2·D operations a score each
+_COMPILED_LENGTH = 2048
 _LARGEST_ERROR = 0.02  # relative to the current tile's results
 
 Results = dict[str, torch.Tensor]
@@ -52,11 +53,14 @@ Job = tuple[Search, Tile | HopperTile, str]  # a candidate, and the dtype
 
 
 def compile_one(job: Job) -> tuple[Compiled, bool]:
-    """Compile a candidate into Triton's cache by running it, on short sequences; and whether CUDA goes on."""
+    """Compile a candidate into Triton's cache by running it; and whether CUDA goes on.
+
+    Shorter sequences need less memory, but fill the card still: for others a launcher may take other tiles.
+    """
     search, tile, dtype = job
-    short_ones = replace(search.shape, batch=2, heads=2 * max(1, search.variant.group), length=512)
+    shorter = replace(search.shape, length=min(search.shape.length, _COMPILED_LENGTH))
     try:
-        found = noted(search, tile, _case(search, short_ones, dtype))
+        found = noted(search, tile, _case(search, shorter, dtype))
         torch.cuda.synchronize()
         return Compiled(found.spills), True
     except Exception as error:
@@ -116,10 +120,13 @@ def _tile_in(module: ModuleType, search: Search, tile: Tile | HopperTile, case: 
     else:
         at = KERNELS.index(search.key[2])
         rows[limit] = (*before[:at], astuple(tile), *before[at + 1 :])
+    seen = getattr(module, "CALLS", {})  # a call seen before may repeat its launch
+    seen.clear()
     try:
         yield
     finally:
         rows[limit] = before
+        seen.clear()
 
 
 def _case(search: Search, shape: Shape, dtype: str) -> Case:
