@@ -116,6 +116,12 @@ def test_without_a_gpu_a_dry_run_lists_the_candidates_and_anything_else_is_refus
     assert "no CUDA device" in str(refused.exception)
 
 
+def test_an_unknown_pass_is_named() -> None:
+    found = CliRunner().invoke(app, ["tune", "causal", "--passes", "forward,dv", "--dry-run"])
+    assert found.exit_code == 2
+    assert "'dv'" in found.output
+
+
 # ---- The journal -------------------------------------------------------------------------------------------
 
 
