@@ -61,12 +61,20 @@ def test_candidates_fit_and_come_by_their_distance(kernel: str) -> None:
     def fits(tile: Tile) -> bool:
         return triton_bytes("sm_90", kernel, tile, 128) <= SM_90
 
-    found = triton_candidates("sm_90", kernel, current, fits)
+    found = triton_candidates("sm_90", kernel, current, (), fits)
     assert current not in found and len(found) == len(set(found)) > 10
     assert all(map(fits, found))
     assert [distance(current, t) for t in found] == sorted(distance(current, t) for t in found)
     assert min(t.block_n if kernel == "dkdv" else t.block_m for t in found) == 64  # of a warpgroup's product
-    assert triton_candidates("sm_90", kernel, current, lambda tile: False) == []
+    assert triton_candidates("sm_90", kernel, current, (), lambda tile: False) == []
+
+
+def test_tiles_that_serve_other_classes_are_tried_first() -> None:
+    current, far = Tile(64, 64, 4, 2), Tile(128, 128, 8, 1)
+    assert triton_candidates("sm_90", "dq", current, [far, current], lambda t: True)[0] == far
+    (search,) = searches("kerple_log", kernels=("forward",))[1:]
+    others = {row.tile for row in shipped().rows if row.key[:3] == search.key[:3] and row.head_dim == 128}
+    assert {*search.candidates[: len(others) - 1]} == others - {search.current}
 
 
 def test_gluons_candidates_share_out_the_registers_as_the_shipped_tiles_do() -> None:
@@ -74,7 +82,7 @@ def test_gluons_candidates_share_out_the_registers_as_the_shipped_tiles_do() -> 
     assert {(t.registers, consumer_registers(t.parts, t.programs)) for t in shipped_ones} == {
         (n, n) for n in (160, 232, 240)
     }
-    assert {*shipped_ones} <= {*gluon_candidates(shipped_ones[0], lambda t: True), shipped_ones[0]}
+    assert {*shipped_ones} <= {*gluon_candidates(shipped_ones[0], (), lambda t: True), shipped_ones[0]}
 
 
 def test_each_kernel_of_a_class_is_searched_once() -> None:

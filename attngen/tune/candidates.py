@@ -1,9 +1,9 @@
-"""Which tiles are worth a measurement: those that fit, the current one's neighbours first."""
+"""Which tiles are worth a measurement: those that fit, what serves other classes and neighbours first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import astuple, replace
 from itertools import product
 from typing import TypeVar
@@ -17,8 +17,11 @@ _ROWS = {"sm_90": 64, "sm_100": 64}  # of a warpgroup's product
 _REGISTERS = 65536  # of a multiprocessor
 
 
-def triton_candidates(target: str, kernel: str, current: Tile, fits: Callable[[Tile], bool]) -> list[Tile]:
-    """Tiles of a Triton kernel that fit, nearest to the current one first, without it.
+def triton_candidates(
+    target: str, kernel: str, current: Tile, known: Collection[object], fits: Callable[[Tile], bool]
+) -> list[Tile]:
+    """Tiles of a Triton kernel that fit, without the current one: those that other classes have (``known``)
+    first, then by their distance from it.
 
     What a program owns, queries or keys, are the rows of its products: at least those of one instruction.
     """
@@ -26,14 +29,15 @@ def triton_candidates(target: str, kernel: str, current: Tile, fits: Callable[[T
     lengths = [n for n in (16, 32, 64, 128) if 2 * n >= least]
     grid = (Tile(*sizes) for sizes in product(lengths, lengths, (4, 8), (1, 2, 3, 4)))
     owned = {tile: tile.block_n if kernel == "dkdv" else tile.block_m for tile in grid}
-    return _by_distance(
-        current, (t for t, rows in owned.items() if rows >= max(least, 8 * t.warps) and fits(t))
-    )
+    found = (t for t, rows in owned.items() if rows >= max(least, 8 * t.warps) and fits(t))
+    return _by_distance(current, known, found)
 
 
-def gluon_candidates(current: HopperTile, fits: Callable[[HopperTile], bool]) -> list[HopperTile]:
-    """Tiles of Gluon's forward that fit, nearest to the current one first, without it."""
-    return _by_distance(current, (tile for tile in _gluon_grid(current) if fits(tile)))
+def gluon_candidates(
+    current: HopperTile, known: Collection[object], fits: Callable[[HopperTile], bool]
+) -> list[HopperTile]:
+    """Tiles of Gluon's forward, likewise."""
+    return _by_distance(current, known, (tile for tile in _gluon_grid(current) if fits(tile)))
 
 
 def _gluon_grid(current: HopperTile) -> Iterator[HopperTile]:
@@ -71,6 +75,6 @@ def _steps(tile: Tile | HopperTile) -> tuple[int, ...]:
     return astuple(tile)
 
 
-def _by_distance(current: _Either, tiles: Iterator[_Either]) -> list[_Either]:
+def _by_distance(current: _Either, known: Collection[object], tiles: Iterator[_Either]) -> list[_Either]:
     near = {tile: distance(current, tile) for tile in tiles if tile != current}
-    return sorted(near, key=lambda tile: (near[tile], astuple(tile)))
+    return sorted(near, key=lambda tile: (tile not in known, near[tile], astuple(tile)))

@@ -134,16 +134,17 @@ def _search(
     if row is None or isinstance(row.tile, str):
         return None
     width = shape.head_dim
+    known = [r.tile for r in table.rows if r.key[:3] == row.key[:3] and r.head_dim == row.head_dim]
     candidates: list[Tile] | list[HopperTile]
     if isinstance(row.tile, HopperTile):
-        candidates = gluon_candidates(row.tile, lambda t: gluon_bytes(t, width) <= shared)
+        candidates = gluon_candidates(row.tile, known, lambda t: gluon_bytes(t, width) <= shared)
     else:
         reads = reads_by_score(plan.ir, plan.logits)
 
         def fits(tile: Tile) -> bool:
             return triton_bytes(target, kernel, tile, width, item, reads, beside) <= shared
 
-        candidates = triton_candidates(target, kernel, row.tile, fits)
+        candidates = triton_candidates(target, kernel, row.tile, known, fits)
     return Search(variant, shape, row, classes[-1], of_gluon, whole, tuple(candidates[:most]))
 
 

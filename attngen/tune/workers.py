@@ -6,6 +6,7 @@ After an illegal access CUDA refuses all that a process asks of it, so that such
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,6 +101,9 @@ class Workers(Generic[Job, Result]):
 
 
 def _serve(connection: Connection, work: Callable[[Job], tuple[Result, bool]]) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)  # what compilers print of a failure is pages
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
     while True:
         try:
             job = connection.recv()
