@@ -162,6 +162,9 @@ def test_a_journal_of_another_run_or_machine_is_refused(tmp_path: Path) -> None:
 # ---- What is measured, and what becomes of it --------------------------------------------------------------
 
 
+Times = dict[Tile | HopperTile, float | str]
+
+
 class FakeTimer:
     """Milliseconds by tile; what it is not told takes 10. ``lucky`` tiles are fast in heats alone."""
 
@@ -171,9 +174,7 @@ class FakeTimer:
         self.ms, self.lucky = dict(ms or {}), lucky or set()
         self.races: list[tuple[str, int, bool]] = []
 
-    def race(
-        self, search: Search, tiles: Sequence[Tile | HopperTile], *, final: bool
-    ) -> dict[Tile | HopperTile, float | str]:
+    def race(self, search: Search, tiles: Sequence[Tile | HopperTile], *, final: bool) -> Times:
         assert tiles[0] == search.current
         self.races.append((search.key[2], len(tiles) - 1, final))
         luck = {} if final else dict.fromkeys(self.lucky, 1.0)
@@ -254,6 +255,22 @@ def test_measurements_beside_another_tile_do_not_count(tmp_path: Path) -> None:
     run(search, FakeTimer({search.candidates[0]: 5.0}), tmp_path)
     other = replace(search, row=replace(search.row, tile=search.candidates[0]))
     assert session.rows_of([other], journal_of(tmp_path), "here") == []
+
+
+def test_a_class_keeps_the_tile_that_it_had_from_a_row_that_changes(tmp_path: Path) -> None:
+    light, medium = searches("causal", "softcap", kernels=("dq",))
+    assert light.row.key == medium.row.key != medium.key
+    best = light.candidates[0]
+
+    class Timer(FakeTimer):
+        def race(self, search: Search, tiles: Sequence[Tile | HopperTile], *, final: bool) -> Times:
+            return {**super().race(search, tiles, final=final), **({best: 5.0} if search is light else {})}
+
+    journal = journal_of(tmp_path)
+    list(session.run([light, medium], Timer(), journal))
+    found = session.rows_of([light, medium], journal, "here")
+    assert [(row.key, row.tile) for row in found] == [(light.key, best), (medium.key, medium.current)]
+    assert session.rows_of([medium], journal, "here") == []
 
 
 @pytest.mark.parametrize(("gluon_ms", "wanted"), [(5.0, None), (9.8, None), (12.0, "triton")])

@@ -114,7 +114,7 @@ def _measure(wanted: Wanted, searches: Sequence[Search], table: TileTable) -> No
         stopped = True
     rows = session.rows_of(searches, journal, origin)
     rows += session.choices(searches, journal, table.updated(rows), origin)
-    _print(rows, table, console)
+    _print(rows, searches, console)
     _write(wanted.out, rows)
     missing = sum(not journal.has(s.id, text) for s in searches for text in s.texts)
     if missing or stopped:
@@ -167,22 +167,19 @@ def _compile(
     return skip
 
 
-def _print(rows: Sequence[Row], table: TileTable, console: Console) -> None:
+def _print(rows: Sequence[Row], searches: Sequence[Search], console: Console) -> None:
     from rich.table import Table
 
     from attngen.plan.tile import tile_text
 
-    before = {row.key: row for row in table.rows}
+    before = {search.key: search.current for search in searches}
     shown = Table("back end", "kernel", "class", "head dim", "before", "now", "TFLOP/s", box=None)
     for row in rows:
-        old = before.get(row.key)
-        if old is not None and old.tile == row.tile:
-            continue
-        tiles = [
-            tile if isinstance(tile, str) else tile_text(tile) for tile in (old.tile if old else "", row.tile)
-        ]
-        tflops = "" if row.tflops is None else f"{row.tflops:.0f}"
-        shown.add_row(row.backend, row.kernel, row.cost, str(row.head_dim), *tiles, tflops)
+        if (old := before.get(row.key)) != row.tile:
+            tiles = ["" if old is None else tile_text(old)]
+            tiles.append(row.tile if isinstance(row.tile, str) else tile_text(row.tile))
+            tflops = "" if row.tflops is None else f"{row.tflops:.0f}"
+            shown.add_row(row.backend, row.kernel, row.cost, str(row.head_dim), *tiles, tflops)
     console.print(shown if shown.row_count else "every tile stays as it is")
 
 

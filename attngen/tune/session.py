@@ -107,17 +107,23 @@ def verdict(search: Search, journal: Journal) -> str:
 
 
 def rows_of(searches: Sequence[Search], journal: Journal, origin: str) -> list[Row]:
-    """Rows for the table: tiles that won their finals, and rows that stay and now have a number."""
+    """Rows for the table: tiles that won their finals, and rows that stay and now have a number.
+
+    A class that had its tile from another one's row gets a row of its own where that row changes.
+    """
+    won = {search.key: best for search in searches if (best := final_of(search, journal)) is not None}
     rows = []
     for search in searches:
-        won, staying = final_of(search, journal), _staying(search, journal)
-        tile, ms = (None, None) if won is None else (_named(search, won.tile), won.ms)
-        if won is None and search.key == search.row.key:
-            tile, ms = search.current, staying
-        if tile is None or not ms:
+        tile: AnyTile | None = search.current
+        if (best := won.get(search.key)) is not None:
+            tile, ms = _named(search, best.tile), best.ms
+        elif search.key == search.row.key or search.row.key in won:
+            ms = _staying(search, journal)
+        else:
             continue
-        tflops = float(round(_work(search, journal) / ms * 1e-9))
-        rows.append(Row(*search.key, tile, tflops, f"{search.variant.name}, {origin}"))
+        if tile is not None and ms:
+            tflops = float(round(_work(search, journal) / ms * 1e-9))
+            rows.append(Row(*search.key, tile, tflops, f"{search.variant.name}, {origin}"))
     return rows
 
 
