@@ -107,9 +107,11 @@ def test_beside_dropout_some_tiles_are_smaller_or_have_more_warps() -> None:
         for old, new in zip(rows[width], tiles[target][width], strict=True)
         if old != new
     ]
-    assert changed
-    for old, new in changed:
-        assert new.block_m * new.block_n / new.warps < old.block_m * old.block_n / old.warps
+    shares = [
+        (new.block_m * new.block_n / new.warps, old.block_m * old.block_n / old.warps) for old, new in changed
+    ]
+    assert any(new < old for new, old in shares)
+    assert all(new <= old for new, old in shares)  # other stages take no registers
 
 
 @pytest.mark.compiled
