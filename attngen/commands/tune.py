@@ -42,12 +42,15 @@ class Wanted:
 def run_tune(wanted: Wanted) -> None:
     """Measure and write. An interrupt, or the end of the budget, keeps what was measured."""
     import torch
+    import triton
 
     from attngen.plan.table import current
     from attngen.tune.search import listing, searches_of, variants_of
 
     if not (wanted.dry_run or torch.cuda.is_available()):
         raise BuildError("torch sees no CUDA device to measure on", hint="--dry-run lists the candidates")
+    if triton.knobs.runtime.interpret and not wanted.dry_run:
+        raise BuildError("TRITON_INTERPRET is set: nothing would be compiled", hint="unset it")
     target, shared = _target(wanted.dtype)
     searches = searches_of(
         variants_of(wanted.files),
