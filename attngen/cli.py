@@ -349,5 +349,56 @@ def compile_check(
     failures.exit_if_any()
 
 
+@app.command()
+def tune(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE...]", help="Specs, or rows of the bench. Without any: one a cost class."
+        ),
+    ] = None,
+    head_dim: Annotated[
+        str, typer.Option(metavar="LIST", help="Head dims, with commas between.")
+    ] = "64,128,256",
+    dtype: Annotated[BenchDtype, typer.Option(help="Of q, k and v.")] = BenchDtype.BFLOAT16,
+    passes: Annotated[
+        str, typer.Option(metavar="LIST", help="Kernels: forward, dkdv, dq.")
+    ] = "forward,dkdv,dq",
+    backend: Annotated[
+        Backend, typer.Option(help="Whose kernels; auto: both, and which to take.")
+    ] = Backend.AUTO,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="Stop after this long.")] = 1800.0,
+    candidates: Annotated[int, typer.Option(min=1, help="Tiles to try for each row.")] = 12,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that compile.")] = 8,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="TABLE", help="The table that gets the rows.")
+    ] = Path("tiles.csv"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from TABLE.journal.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the candidates; no GPU needed.")] = False,
+) -> None:
+    """Time tiles on this GPU and write those that gain into a table (see docs/tuning.md)."""
+    from attngen.commands.tune import Wanted, run_tune
+
+    wanted = _names(passes)
+    if wrong := [name for name in wanted if name not in ("forward", "dkdv", "dq")]:
+        raise typer.BadParameter(f"passes are forward, dkdv and dq, got {wrong[0]!r}")
+    backends = {Backend.AUTO: ("triton", "gluon"), Backend.TRITON: ("triton",), Backend.HOPPER: ("gluon",)}
+    run_tune(
+        Wanted(
+            files=files or (),
+            head_dims=_numbers(head_dim),
+            dtype=dtype.value,
+            passes=wanted,
+            backends=backends[backend],
+            budget=budget,
+            most=candidates,
+            workers=workers,
+            out=out,
+            resume=resume,
+            dry_run=dry_run,
+        )
+    )
+
+
 if __name__ == "__main__":
     main()

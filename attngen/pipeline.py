@@ -15,6 +15,7 @@ from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 from attngen.ir.verify import MAX_NODES, verify
 from attngen.plan.plan import Options, Plan, make_plan
+from attngen.plan.table import TileTable
 from attngen.source import Source
 from attngen.syntax import ast
 from attngen.syntax.parse import parse
@@ -57,13 +58,26 @@ def compile_spec(
     overrides: Mapping[str, Scalar] | None = None,
     backend: str = "auto",
     math: str = "approx",
+    table: TileTable | None = None,
 ) -> Compilation:
-    """Compile a spec to a module's text. Raises AttnGenError, or ValueError for an unknown option."""
-    options = Options(backend, math)
+    """Compile a spec to a module's text. Raises AttnGenError, or ValueError for an unknown option.
+
+    Tiles come from ``table``; None is the shipped one with the rows of the one that ATTNGEN_TILES names.
+    """
+    options = Options(backend, math) if table is None else Options(backend, math, table)
     front = check_spec(source, overrides=overrides)
+    plan = _plan(front, options)
+    text = render(make_view(plan, template_texts(plan.backend.name)))
+    require_free_name(text, plan.ir, source)  # only the text knows which names the module itself needs
+    return Compilation(source, front.ast, plan.ir, front.lints, plan, text)
+
+
+def plan_spec(source: Source, options: Options, overrides: Mapping[str, Scalar] | None = None) -> Plan:
+    """Every decision about a spec's kernels, and no kernel. Raises AttnGenError."""
+    return _plan(check_spec(source, overrides=overrides), options)
+
+
+def _plan(front: FrontEnd, options: Options) -> Plan:
     ir = simplify_ir(front.ir)  # constants fold before the analyses look for them
     verify(ir, 4 * MAX_NODES)  # a node that two others share may become a part of each
-    plan = make_plan(ir, options)  # every decision
-    text = render(make_view(plan, template_texts(plan.backend.name)))
-    require_free_name(text, ir, source)  # only the text knows which names the module itself needs
-    return Compilation(source, front.ast, ir, front.lints, plan, text)
+    return make_plan(ir, options)

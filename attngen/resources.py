@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
+
+from attngen.errors import BuildError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -24,6 +27,26 @@ def grammar_text() -> str:
 def prelude_text() -> str:
     """The standard words (``causal``, ``softcap``, ...), written in the spec language."""
     return (_folder("grammar") / "prelude.attn").read_text(encoding="utf-8")
+
+
+@cache
+def tiles_text() -> str:
+    """The table of tiles that ships (see ``plan.table``)."""
+    return (_PACKAGE / "plan" / "tiles.csv").read_text(encoding="utf-8")
+
+
+def user_tiles() -> tuple[str, str] | None:
+    """(path, text) of the table that ``ATTNGEN_TILES`` names; None where it names none."""
+    path = os.environ.get("ATTNGEN_TILES")
+    if not path:
+        return None
+    try:
+        return path, Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise BuildError(
+            f"cannot read the table of tiles {path}: {reason}", hint="ATTNGEN_TILES names it"
+        ) from error
 
 
 def template_dir() -> Path:

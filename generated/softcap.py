@@ -1489,7 +1489,7 @@ def finish_dq_kernel(
 # By target and largest head dimension: (BLOCK_M, BLOCK_N, warps, stages) of forward, dK/dV and dQ kernel.
 TILES = {
     "sm_90": {
-        64: ((64, 64, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3)),
+        64: ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3)),
         128: ((64, 64, 4, 3), (64, 64, 4, 2), (64, 64, 4, 2)),
         256: ((128, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 2)),
     },
@@ -1852,7 +1852,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_bbe4279f9d82_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_e699ed10c331_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -15,7 +15,7 @@ from attngen.compile_check.module import load
 from attngen.compile_check.usage import from_amdgcn, from_ptxas
 from attngen.errors import AttnGenError, BuildError
 from attngen.pipeline import Compilation, compile_spec
-from attngen.plan.tiles import TARGETS, TILES, Target, tiles_for
+from attngen.plan.tiles import TARGETS, Target
 from attngen.source import Source
 from attngen.spec_file import find_spec, zoo_names
 
@@ -99,18 +99,19 @@ def test_no_zoo_spec_spills_on_hopper(name: str) -> None:
 
 
 def test_beside_dropout_some_tiles_are_smaller_or_have_more_warps() -> None:
-    assert tiles_for(zoo("causal").ir) == TILES
-    tiles = tiles_for(zoo("dropped").ir)
+    usual, tiles = zoo("causal").plan.tiles, zoo("dropped").plan.tiles
     changed = [
         (old, new)
-        for target, rows in TILES.items()
+        for target, rows in usual.items()
         for width in rows
         for old, new in zip(rows[width], tiles[target][width], strict=True)
         if old != new
     ]
-    assert changed
-    for old, new in changed:
-        assert new.block_m * new.block_n / new.warps < old.block_m * old.block_n / old.warps
+    shares = [
+        (new.block_m * new.block_n / new.warps, old.block_m * old.block_n / old.warps) for old, new in changed
+    ]
+    assert any(new < old for new, old in shares)
+    assert all(new <= old for new, old in shares)  # other stages take no registers
 
 
 @pytest.mark.compiled

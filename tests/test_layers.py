@@ -24,7 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("eager", "dropout_bits", "reference", "blockwise", "runtime", "debug"),
     ("variant", "cpu_operators", "tile_map"),
-    ("testing", "bench", "compile_check"),
+    ("testing", "bench", "compile_check", "tune"),
     ("__init__", "finder"),
     ("cli", "commands", "plugin", "__main__"),
 )
@@ -39,6 +39,7 @@ NEIGHBOURS = {
     "reference": {"eager", "dropout_bits"},
     "blockwise": {"eager", "dropout_bits", "reference"},
     "variant": {"cpu_operators"},
+    "tune": {"bench"},  # what is timed, and how
     "__init__": {"finder"},
     "finder": {"__init__"},  # a spec is loaded as attngen.load does
     "cli": {"commands"},

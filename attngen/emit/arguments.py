@@ -16,8 +16,8 @@ from attngen.emit.view import Launch
 from attngen.ir.nodes import AttentionIR, Expr, Input, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
+from attngen.plan.cost_class import reads_pairs
 from attngen.plan.plan import Plan
-from attngen.plan.tiles import reads_pairs
 
 _ALWAYS = ("heads", "kv_heads", "q_len", "k_len")  # arguments that every kernel has
 

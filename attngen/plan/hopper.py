@@ -14,31 +14,15 @@ whose ends are known ahead: a variant that needs more has Triton's kernels alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from attngen.analysis.rates import Rate, rates
-from attngen.ir.nodes import TRUE, AttentionIR, Op
+from attngen.ir.nodes import AttentionIR
 from attngen.plan.base2 import Logits
+from attngen.plan.cost_class import gluon_classes, reads_by_score
 from attngen.plan.loops import Loops
-
-
-@dataclass(frozen=True)
-class HopperTile:
-    """One program of the forward: ``parts`` consumer warpgroups of 64 queries, BLOCK_N keys a step.
-
-    ``stages`` tiles of keys and of values lie in shared memory. ``registers`` is of a consumer's thread.
-    ``turns``: the warpgroups begin their products one after the other. ``late``: a step takes all its
-    exponentials before it waits for the product with V. ``programs`` run on a multiprocessor at once.
-    """
-
-    parts: int
-    block_n: int
-    stages: int
-    registers: int
-    turns: bool
-    late: bool
-    programs: int = 1
+from attngen.plan.table import TileTable, holds
+from attngen.plan.tile import HopperTile
 
 
 @dataclass(frozen=True)
@@ -64,53 +48,45 @@ class Backend:
     is_refused: bool = False
 
 
-#: From how many operations a score on: what a step holds beside the accumulators, in three classes.
-_MEDIUM, _HEAVY = 5, 9
-
-# class -> largest head dimension -> tile. Those of light scores are the fastest of the ones measured (H200);
-# the others were sized by compiling the zoo, so that next to nothing spills.
-_LIGHT_TILES = {
-    64: HopperTile(3, 128, 2, 160, turns=True, late=False),
-    128: HopperTile(2, 128, 2, 240, turns=False, late=True),
-    256: HopperTile(2, 64, 2, 240, turns=False, late=False),
-}
-# Two programs of one warpgroup a multiprocessor fill each other's gaps: the longer lines of a score, and the
-# beginning and end of a short range (ALiBi 450 TFLOP/s for 428, window 421 for 401, Gemma-2 403 for 359).
-_PAIRED = HopperTile(1, 64, 2, 232, turns=False, late=False, programs=2)
-_BANDED_TILES = _LIGHT_TILES | {128: _PAIRED}
-_MEDIUM_TILES = _LIGHT_TILES | {64: HopperTile(2, 128, 2, 240, turns=True, late=True), 128: _PAIRED}
-_HEAVY_TILES = {
-    64: HopperTile(2, 64, 3, 240, turns=False, late=False),
-    128: HopperTile(2, 32, 4, 240, turns=False, late=False),
-    256: HopperTile(2, 32, 3, 240, turns=False, late=False),
-}
-
-TABLES = (_LIGHT_TILES, _BANDED_TILES, _MEDIUM_TILES, _HEAVY_TILES)
-
-
-def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: str) -> Backend:
+def choose_backend(
+    ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: str, table: TileTable
+) -> Backend:
     """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
     if wanted == "triton":
         return Backend("triton", "asked for")
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
-    tiles = _tiles(ir, logits, key_loops)
+    classes = gluon_classes(ir, logits, key_loops)
+    tiles = _tiles(classes, table)
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles)))
-    if _reads_by_score(ir, logits):
+        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}))
+    if reads_by_score(ir, logits):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, tiles)))
+    gaining = _gaining(tiles, classes, table)
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining))
 
 
-def _gaining(ir: AttentionIR, tiles: Mapping[int, HopperTile]) -> dict[int, HopperTile | None]:
-    """The head dims whose forward is faster than Triton's: 32 and less would pad to 64, and at 64 the
-    masked loops lose (causal 332 TFLOP/s for 396)."""
-    masked = ir.mask is not TRUE
-    return {32: None} | {width: None if masked and width == 64 else tile for width, tile in tiles.items()}
+def _tiles(classes: Sequence[str], table: TileTable) -> dict[int, HopperTile]:
+    """The forward's tiles by largest head dimension."""
+    found = table.found("gluon", "sm_90", "forward", classes)
+    return {width: row.tile for width, row in found.items() if isinstance(row.tile, HopperTile)}
+
+
+def _gaining(
+    tiles: Mapping[int, HopperTile], classes: Sequence[str], table: TileTable
+) -> dict[int, HopperTile | None]:
+    """The same, but None where Triton's forward is the faster one."""
+    found = table.found("auto", "sm_90", "forward", classes)
+    chosen: dict[int, HopperTile | None] = {}
+    for width in sorted({*tiles, *found}):
+        row = holds(found, width)
+        gains = row is None or row.tile == "gluon"
+        chosen[width] = next((tile for limit, tile in tiles.items() if gains and width <= limit), None)
+    return chosen
 
 
 def refusal(ir: AttentionIR, key_loops: Loops) -> str:
@@ -124,21 +100,3 @@ def refusal(ir: AttentionIR, key_loops: Loops) -> str:
     if key_loops.picks is not None:
         return "visit tiles by bounds, not those that a list picks"
     return ""
-
-
-def _tiles(ir: AttentionIR, logits: Logits, key_loops: Loops) -> Mapping[int, HopperTile]:
-    """The tiles of one variant, by what its scores cost and whether its ranges are short."""
-    known = rates(logits.tile, ir.mask)
-    work = [node for node, rate in known.items() if rate is Rate.TILE and node.args]
-    if len(work) >= _HEAVY:
-        return _HEAVY_TILES
-    if len(work) >= _MEDIUM or _reads_by_score(ir, logits) or ir.dropout is not None:
-        return _MEDIUM_TILES
-    begins = any(r.possible.lo is not None for r in key_loops.ranges)
-    return _BANDED_TILES if begins else _LIGHT_TILES
-
-
-def _reads_by_score(ir: AttentionIR, logits: Logits) -> bool:
-    """Whether some input is read at an address of its own for every score."""
-    known = rates(logits.tile, ir.mask)
-    return any(rate is Rate.TILE and node.op is Op.LOAD for node, rate in known.items())

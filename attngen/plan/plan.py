@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from attngen.analysis.block_range import hulls, key_ranges, query_ranges
@@ -20,7 +20,8 @@ from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
 from attngen.plan.products import Joined, Product, joined, products_of
-from attngen.plan.tiles import Table, tiles_for
+from attngen.plan.table import TileTable, current
+from attngen.plan.tiles import Tiles, tiles_for
 from attngen.plan.weights import Forward, Weights, weights_of
 
 
@@ -29,11 +30,12 @@ class Options:
     """How to build, beside what the spec says.
 
     ``backend`` is "auto", "triton" or "hopper" (see ``plan.hopper``). ``math`` is "approx" (the tanh
-    instruction for 16-bit tensors) or "exact".
+    instruction for 16-bit tensors) or "exact". ``table`` is where tiles are looked up (see ``plan.table``).
     """
 
     backend: str = "auto"
     math: str = "approx"
+    table: TileTable = field(default_factory=current, repr=False)
 
     def __post_init__(self) -> None:
         if self.backend not in ("auto", "triton", "hopper"):
@@ -59,7 +61,7 @@ class Plan:
     key_loops: Loops
     query_loops: Loops
     scale_on_host: bool
-    tiles: Table
+    tiles: Tiles
     facts: Facts
     weights: Weights
     backend: Backend
@@ -138,10 +140,10 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         key_loops=key_loops,
         query_loops=query_loops,
         scale_on_host=_is_plain(ir.scale),
-        tiles=tiles_for(ir),
+        tiles=tiles_for(ir, logits, options.table),
         facts=facts_of(ir),
         weights=weights,
-        backend=choose_backend(ir, logits, key_loops, options.backend),
+        backend=choose_backend(ir, logits, key_loops, options.backend, options.table),
         learned=learned_inputs(ir),
         far=_far(ir, logits, (key_loops, query_loops)),
         products=products_of(ir),

@@ -1,29 +1,16 @@
-"""Tile shapes by kernel, target and head dimension: what was measured, and what fits elsewhere.
-
-The rows of sm_90 were measured on an H200 (docs/performance.md). The others were sized by compiling the zoo
-with ``attngen compile-check``: the largest tiles that keep within the target's shared memory and, but for a
-few bytes, within its registers. Eight warps hold what four would spill. float32 products go through the
-registers whole, which at a head dimension of 256 are too few for any tile.
-"""
+"""The tiles of one variant's Triton kernels, by target and head dimension, and what a target's GPU has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from attngen.analysis.rates import Rate, rate_of
-from attngen.ir.nodes import AttentionIR, Expr, Op, leaves
-
-KERNELS = ("forward", "dkdv", "dq")
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One program's tile: query rows, key rows, warps, and the pipeline's stages."""
-
-    block_m: int
-    block_n: int
-    warps: int
-    stages: int
+from attngen.ir.nodes import AttentionIR
+from attngen.plan.base2 import Logits
+from attngen.plan.cost_class import reads_by_score, triton_classes
+from attngen.plan.shared_memory import shrunk, triton_bytes
+from attngen.plan.table import KERNELS, ROW_TARGETS, TileTable, holds
+from attngen.plan.tile import Tile
 
 
 @dataclass(frozen=True)
@@ -49,145 +36,66 @@ TARGETS = {
     "gfx942": Target("gfx942", 64 * 1024, None),
 }
 
-#: target -> largest head dimension -> tiles of (forward, dkdv, dq). "float32" holds for every GPU.
-Table = dict[str, dict[int, tuple[Tile, Tile, Tile]]]
 
-TILES: Table = {
-    "sm_90": {
-        64: (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 3)),
-        128: (Tile(64, 64, 4, 3), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-        256: (Tile(128, 64, 8, 2), Tile(64, 64, 8, 2), Tile(64, 64, 4, 2)),
-    },
-    "sm_100": {
-        64: (Tile(128, 64, 4, 3), Tile(64, 128, 8, 1), Tile(128, 64, 8, 2)),
-        128: (Tile(128, 64, 4, 3), Tile(64, 128, 8, 1), Tile(128, 64, 8, 2)),
-        256: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 1), Tile(128, 64, 8, 1)),
-    },
-    "sm_80": {
-        64: (Tile(128, 64, 8, 3), Tile(32, 128, 8, 2), Tile(128, 64, 8, 2)),
-        128: (Tile(128, 32, 8, 3), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
-        256: (Tile(64, 32, 8, 2), Tile(32, 32, 8, 1), Tile(64, 32, 8, 2)),
-    },
-    "small": {
-        64: (Tile(128, 64, 8, 2), Tile(32, 128, 8, 2), Tile(128, 64, 8, 2)),
-        128: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
-        256: (Tile(64, 32, 8, 2), Tile(16, 32, 8, 2), Tile(64, 16, 8, 2)),
-    },
-    "gfx942": {
-        64: (Tile(128, 32, 4, 1), Tile(32, 128, 4, 1), Tile(128, 32, 4, 1)),
-        128: (Tile(128, 64, 8, 1), Tile(32, 64, 8, 1), Tile(128, 32, 8, 1)),
-        256: (Tile(64, 32, 4, 1), Tile(16, 64, 8, 1), Tile(64, 16, 8, 1)),
-    },
-    "float32": {
-        64: (Tile(64, 32, 8, 1), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
-        128: (Tile(32, 32, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
-        256: (Tile(32, 16, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1)),
-    },
-    "interpreter": {
-        256: (Tile(128, 128, 1, 1), Tile(128, 128, 1, 1), Tile(128, 128, 1, 1)),
-    },
-}
-
-# Beside Philox's words, where the tiles above would leave them no registers.
-_WITH_DROPOUT: dict[str, dict[int, dict[str, Tile]]] = {
-    "sm_90": {128: {"dkdv": Tile(32, 64, 4, 3)}},
-    "sm_100": {
-        64: {"forward": Tile(128, 64, 8, 3)},
-        128: {"forward": Tile(128, 32, 8, 3)},
-        256: {"dq": Tile(64, 64, 8, 1)},
-    },
-    "sm_80": {128: {"dkdv": Tile(32, 32, 8, 2)}, 256: {"dkdv": Tile(16, 32, 8, 2)}},
-}
-
-# Beside the weights that meet V, where the softmax's own are still needed; sized by compiling.
-_WITH_WEIGHT: dict[str, dict[int, dict[str, Tile]]] = {
-    "sm_90": {128: {"dkdv": Tile(32, 64, 4, 3)}},
-}
-
-# Beside an address for every score of a table by distance: 128 is measured, 256 sized by compiling.
-_WITH_READS: dict[str, dict[int, dict[str, Tile]]] = {
-    "sm_90": {
-        128: {"forward": Tile(64, 32, 4, 3)},
-        256: {"forward": Tile(128, 32, 8, 2), "dkdv": Tile(32, 64, 8, 2), "dq": Tile(64, 32, 8, 2)},
-    },
-}
-
-# Beside a tile of a dense bias, which comes in whole rows; 128 is measured.
-_WITH_PAIRS: dict[str, dict[int, dict[str, Tile]]] = {
-    "sm_90": {128: {"forward": Tile(64, 64, 4, 2)}, 256: _WITH_READS["sm_90"][256]},
-}
+def row_target(capability: tuple[int, int] | None) -> str:
+    """Which rows of a table hold for 16-bit tensors on a GPU: what ``target_of`` in a module says."""
+    if capability is None:
+        return "gfx942"
+    major, minor = capability
+    return {8: "sm_80" if minor == 0 else "small", 9: "sm_90", 10: "sm_100"}.get(major, "small")
 
 
-# Beside further matrix products: the padded ranks of their rows add to the padded head dimension. The row of
-# sm_90 at 192 (a head of 128 beside a rank of 64) was measured, the others were sized by compiling.
-_WITH_PRODUCTS: Table = {
-    "sm_90": {
-        64: TILES["sm_90"][64],
-        128: TILES["sm_90"][128],
-        192: (Tile(128, 64, 8, 3), Tile(32, 64, 4, 3), Tile(64, 64, 4, 3)),
-        256: (Tile(128, 64, 8, 2), Tile(64, 64, 8, 2), Tile(64, 64, 8, 2)),
-        384: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 32, 8, 2)),
-        512: (Tile(64, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 16, 8, 2)),
-    },
-    "sm_100": {
-        64: TILES["sm_100"][64],
-        128: TILES["sm_100"][128],
-        256: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 1), Tile(64, 64, 8, 1)),
-        384: (Tile(64, 32, 8, 1), Tile(32, 32, 8, 1), Tile(64, 32, 8, 1)),
-        512: (Tile(64, 32, 8, 1), Tile(32, 32, 8, 1), Tile(32, 32, 8, 1)),
-    },
-    "sm_80": {
-        64: TILES["sm_80"][64],
-        128: (Tile(128, 64, 8, 2), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
-        192: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
-        256: (Tile(128, 32, 8, 2), Tile(32, 32, 8, 2), Tile(64, 64, 8, 2)),
-        512: (Tile(64, 32, 8, 2), Tile(16, 32, 8, 1), Tile(64, 32, 8, 2)),
-    },
-    "small": {
-        64: TILES["small"][64],
-        128: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
-        192: (Tile(128, 32, 8, 2), Tile(32, 64, 8, 2), Tile(64, 64, 8, 2)),
-        256: (Tile(128, 32, 8, 2), Tile(32, 32, 8, 2), Tile(64, 32, 8, 2)),
-        512: (Tile(64, 16, 8, 1), Tile(16, 16, 8, 1), Tile(32, 16, 8, 1)),
-    },
-    "gfx942": {
-        64: TILES["gfx942"][64],
-        128: (Tile(128, 32, 8, 1), Tile(32, 64, 8, 1), Tile(128, 32, 8, 1)),
-        256: (Tile(64, 32, 8, 1), Tile(16, 32, 8, 1), Tile(64, 16, 8, 1)),
-        512: (Tile(32, 16, 4, 1), Tile(16, 16, 4, 1), Tile(16, 16, 4, 1)),
-    },
-    "float32": {**TILES["float32"], 512: (Tile(16, 16, 8, 1), Tile(16, 16, 8, 1), Tile(16, 16, 8, 1))},
-    "interpreter": {512: TILES["interpreter"][256]},
-}
+_GPUS = tuple(name for name in ROW_TARGETS if name not in ("float32", "interpreter"))
+
+#: target -> largest head dimension -> tiles of (forward, dkdv, dq).
+Tiles = dict[str, dict[int, tuple[Tile, ...]]]
 
 
-def tiles_for(ir: AttentionIR) -> Table:
-    """The tiles of one variant: TILES, but for kernels that hold more than the score beside it.
+def tiles_for(ir: AttentionIR, logits: Logits, table: TileTable) -> Tiles:
+    """The tiles of one variant's Triton kernels, for every target.
 
-    The rows of a product of rows count as parts of the head: their table goes by the sum of both.
+    A variant that reads inputs at an address for every score holds them in shared memory too: its tiles are
+    the table's, made smaller where that is too much. The others are known to fit.
     """
-    table = _WITH_PRODUCTS if ir.has_products else TILES
-    if ir.dropout is not None:
-        table = _replaced(table, _WITH_DROPOUT)
-    if ir.weight is not None and ir.is_softmax:
-        table = _replaced(table, _WITH_WEIGHT)
-    reads = [n for n in leaves(ir.final_score, ir.mask, op=Op.LOAD) if rate_of(n) is Rate.TILE]
+    classes, reads = triton_classes(ir, logits), reads_by_score(ir, logits)
+    tiles = {target: _of_target(target, classes, table) for target in ROW_TARGETS}
     if reads:
-        table = _replaced(table, _WITH_PAIRS if all(map(reads_pairs, reads)) else _WITH_READS)
-    return table
+        for target, rows in tiles.items():
+            tiles[target] = {width: _fitting(target, width, held, reads) for width, held in rows.items()}
+    return tiles
 
 
-def reads_pairs(node: Expr) -> bool:
-    """Whether a load's queries and keys run along dimensions of their own."""
-    return {Rate.ROW, Rate.COLUMN} <= {rate_of(index) for index in node.args}
+def _fitting(target: str, width: int, tiles: tuple[Tile, ...], reads: int) -> tuple[Tile, ...]:
+    """The tiles of (forward, dkdv, dq), each as it is or the first smaller one that fits."""
+
+    def fits(kernel: str, tile: Tile) -> bool:
+        item = 4 if target == "float32" else 2
+        return all(
+            triton_bytes(way, kernel, tile, width, item, reads) <= most for way, most in limits_of(target)
+        )
+
+    return tuple(
+        shrunk(kernel, tile, partial(fits, kernel)) for kernel, tile in zip(KERNELS, tiles, strict=True)
+    )
 
 
-def _replaced(table: Table, others: dict[str, dict[int, dict[str, Tile]]]) -> Table:
-    new: Table = {}
-    for target, rows in table.items():
-        new[target] = {}
-        for width, tiles in rows.items():
-            own = others.get(target, {}).get(width, {})
-            forward, dkdv, dq = (own.get(kernel, tile) for kernel, tile in zip(KERNELS, tiles, strict=True))
-            new[target][width] = forward, dkdv, dq
-    return new
+def limits_of(target: str) -> tuple[tuple[str, int], ...]:
+    """(whose way of using it, bytes) of the shared memory that rows of this target must fit; none on a CPU.
+
+    float32 comes through pointers everywhere, as on the GPUs without a tensor memory accelerator.
+    """
+    least = {t: min(gpu.shared for gpu in TARGETS.values() if row_target(gpu.capability) == t) for t in _GPUS}
+    if target == "float32":
+        return ("small", least["small"]), ("gfx942", least["gfx942"])
+    return ((target, least[target]),) if target in least else ()
+
+
+def _of_target(target: str, classes: tuple[str, ...], table: TileTable) -> dict[int, tuple[Tile, ...]]:
+    found = [table.found("triton", target, kernel, classes) for kernel in KERNELS]
+    tiles: dict[int, tuple[Tile, ...]] = {}
+    for width in sorted({width for rows in found for width in rows}):
+        held = [holds(rows, width) for rows in found]
+        own = tuple(row.tile for row in held if row is not None and isinstance(row.tile, Tile))
+        if len(own) == len(KERNELS):
+            tiles[width] = own
+    return tiles
