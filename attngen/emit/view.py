@@ -682,11 +682,30 @@ class Call:
 
 
 @dataclass(frozen=True)
+class DenseView:
+    """An input that comes in tiles: ``tile`` names the numbers of one tile of scores, ``input`` the tensor.
+
+    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key, and
+    ``is_shared`` says whether all of the batch read the same.
+    """
+
+    tile: str
+    input: str
+    functions: tuple[Function, ...]
+    place: str
+    is_shared: str
+
+
+@dataclass(frozen=True)
 class HopperForward:
-    """The forward for sm_90. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
+    """The forward for sm_90. ``logits`` is the call that gives a tile's, ``context`` what its loop takes;
+    ``dense`` is the input that comes in tiles. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
     lines of ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some
     read of an input depends on the key, and so must stay inside the sequence."""
 
+    logits: str
+    context: Context
+    dense: DenseView | None
     own: tuple[str, ...]
     searches: tuple[str, ...]
     reads_by_key: bool
@@ -707,7 +726,7 @@ class HopperView:
 
 @dataclass(frozen=True)
 class HopperBackward:
-    """The fused backward for sm_90.
+    """The fused backward for sm_90. ``gradient``, ``context`` and ``dense`` are as in the forward.
 
     ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
@@ -717,6 +736,9 @@ class HopperBackward:
     them. ``own`` are the arguments that a consumer takes.
     """
 
+    gradient: str
+    context: tuple[str, ...]
+    dense: DenseView | None
     seed: str
     early: bool
     searches: tuple[str, ...]

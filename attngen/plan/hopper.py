@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from attngen.analysis.rates import Rate, rates
 from attngen.ir.nodes import TRUE, AttentionIR, Op
 from attngen.plan.base2 import Logits
+from attngen.plan.dense import Dense, dense_input
 from attngen.plan.loops import Loops
 
 
@@ -30,6 +31,7 @@ class HopperTile:
     ``stages`` tiles of keys and of values lie in shared memory. ``registers`` is of a consumer's thread.
     ``turns``: the warpgroups begin their products one after the other. ``late``: a step takes all its
     exponentials before it waits for the product with V. ``programs`` run on a multiprocessor at once.
+    ``dense`` tiles of an input that each score reads at its own place lie there for each warpgroup.
     """
 
     parts: int
@@ -39,16 +41,18 @@ class HopperTile:
     turns: bool
     late: bool
     programs: int = 1
+    dense: int = 0
 
 
 @dataclass(frozen=True)
 class Hopper:
     """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim.
 
-    None leaves the forward of these head dims to Triton.
+    None leaves the forward of these head dims to Triton. ``dense`` is the input that comes in tiles.
     """
 
     tiles: dict[int, HopperTile | None]
+    dense: Dense | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,13 @@ _HEAVY_TILES = {
     256: HopperTile(2, 32, 3, 240, turns=False, late=False),
 }
 
-TABLES = (_LIGHT_TILES, _BANDED_TILES, _MEDIUM_TILES, _HEAVY_TILES)
+_DENSE_TILES = {
+    64: HopperTile(2, 128, 2, 240, turns=False, late=False, dense=1),
+    128: HopperTile(2, 128, 2, 240, turns=False, late=False, dense=1),
+    256: HopperTile(2, 64, 2, 240, turns=False, late=False, dense=1),
+}
+
+TABLES = (_LIGHT_TILES, _BANDED_TILES, _MEDIUM_TILES, _HEAVY_TILES, _DENSE_TILES)
 
 
 def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: str) -> Backend:
@@ -98,12 +108,12 @@ def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: st
     tiles = _tiles(ir, logits, key_loops)
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles)))
+        return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles), dense_input(ir)))
     if _reads_by_score(ir, logits):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, tiles)))
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, tiles), dense_input(ir)))
 
 
 def _gaining(ir: AttentionIR, tiles: Mapping[int, HopperTile]) -> dict[int, HopperTile | None]:
@@ -130,6 +140,8 @@ def _tiles(ir: AttentionIR, logits: Logits, key_loops: Loops) -> Mapping[int, Ho
     """The tiles of one variant, by what its scores cost and whether its ranges are short."""
     known = rates(logits.tile, ir.mask)
     work = [node for node, rate in known.items() if rate is Rate.TILE and node.args]
+    if dense_input(ir) is not None:
+        return _DENSE_TILES
     if len(work) >= _HEAVY:
         return _HEAVY_TILES
     if len(work) >= _MEDIUM or _reads_by_score(ir, logits) or ir.dropout is not None:
