@@ -46,7 +46,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     call, guards = make_call(scope), make_guards(plan)
     hopper = (
         make_hopper(scope, own_maths, own_tiles, ranges, dense),
-        make_hopper_backward(scope, maths, tiles, ranges, launch, None),
+        make_hopper_backward(scope, own_maths, own_tiles, ranges, launch, learned, dense),
     )
     own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
     parts = (call, launch, *hopper, guards, *own)

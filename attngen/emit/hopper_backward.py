@@ -15,12 +15,27 @@ from collections.abc import Iterable, Sequence
 
 from attngen.analysis.interval import intervals, is_positive
 from attngen.emit.scope import Scope
-from attngen.emit.view import DenseView, HopperBackward, HopperBackwardView, Launch, Maths, Ranges, Tiles
+from attngen.emit.view import (
+    DenseView,
+    HopperBackward,
+    HopperBackwardView,
+    Launch,
+    LearnedView,
+    Maths,
+    Ranges,
+    Tiles,
+)
 from attngen.plan.base2 import ONE, SCALE
 
 
 def make_hopper_backward(
-    scope: Scope, maths: Maths, tiles: Tiles, ranges: Ranges, launch: Launch, dense: DenseView | None
+    scope: Scope,
+    maths: Maths,
+    tiles: Tiles,
+    ranges: Ranges,
+    launch: Launch,
+    learned: LearnedView,
+    dense: DenseView | None,
 ) -> HopperBackwardView:
     """The view of the backward for sm_90; nothing where the plan has no kernels for it."""
     if scope.plan.backend.hopper is None:
@@ -38,6 +53,7 @@ def make_hopper_backward(
         gradient=maths.gradient.call,
         context=tuple(n for n in tiles.dkdv_near.context if n != "k_first"),
         dense=dense,
+        part=_part(scope, learned),
         seed=_seed(scope),
         early=scope.plan.backward_is_heavy,
         searches=searches if searches != queries.lines else (),
@@ -47,6 +63,15 @@ def make_hopper_backward(
         own=tuple(n for n in launch.kernel_arguments if n in wanted),
     )
     return HopperBackwardView(backward)
+
+
+def _part(scope: Scope, learned: LearnedView) -> str:
+    """What a score gives to the gradient of the input that comes in tiles, where that is all there is to
+    gather and the score's derivative by it a number; else ""."""
+    hopper, reads = scope.plan.backend.hopper, [r for x in scope.plan.learned for r in x.reads]
+    dense = hopper.dense if hopper else None
+    is_all = dense is not None and [r.load for r in reads] == [dense.load] and len(scope.plan.learned) == 1
+    return learned.reads[0].part if is_all and learned.derivatives is None else ""
 
 
 def _lines_to(names: Iterable[str], lines: Sequence[str]) -> tuple[str, ...]:

@@ -87,9 +87,7 @@ def _logits(scope: Scope, prefix: str = "", tiles: tuple[Expr, ...] = ()) -> Fun
     return replace(function, result=spread, uses=scope.parameters(("dot", *function.uses)))
 
 
-def _logits_and_derivative(
-    scope: Scope, prefix: str = "", tiles: tuple[Expr, ...] = ()
-) -> Function | None:
+def _logits_and_derivative(scope: Scope, prefix: str = "", tiles: tuple[Expr, ...] = ()) -> Function | None:
     """For scores whose derivative varies from one to the next."""
     if scope.plan.derivative_is_uniform:
         return None

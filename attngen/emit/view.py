@@ -685,14 +685,15 @@ class Call:
 class DenseView:
     """An input that comes in tiles: ``tile`` names the numbers of one tile of scores, ``input`` the tensor.
 
-    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key, and
-    ``is_shared`` says whether all of the batch read the same.
+    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key, ``offset``
+    the same in a tensor with ``dense_strides``, and ``is_shared`` says whether all of the batch read the same.
     """
 
     tile: str
     input: str
     functions: tuple[Function, ...]
     place: str
+    offset: str
     is_shared: str
 
 
@@ -726,7 +727,8 @@ class HopperView:
 
 @dataclass(frozen=True)
 class HopperBackward:
-    """The fused backward for sm_90. ``gradient``, ``context`` and ``dense`` are as in the forward.
+    """The fused backward for sm_90. ``gradient``, ``context`` and ``dense`` are as in the forward; ``part`` is
+    what a score gives to the gradient of the dense input, "" where the kernel does not gather that.
 
     ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
@@ -739,6 +741,7 @@ class HopperBackward:
     gradient: str
     context: tuple[str, ...]
     dense: DenseView | None
+    part: str
     seed: str
     early: bool
     searches: tuple[str, ...]

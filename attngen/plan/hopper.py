@@ -113,7 +113,11 @@ def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: st
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, tiles), dense_input(ir)))
+    return Backend(
+        "hopper",
+        f"auto takes what was measured to gain; {others}",
+        Hopper(_gaining(ir, tiles), dense_input(ir)),
+    )
 
 
 def _gaining(ir: AttentionIR, tiles: Mapping[int, HopperTile]) -> dict[int, HopperTile | None]:
