@@ -58,7 +58,7 @@ def make_dense(scope: Scope, maths: Maths) -> tuple[DenseView | None, Maths]:
     view = DenseView(
         tile=scope.names.part(dense.load),
         input=scope.names.own(dense.input.name),
-        functions=made.functions[: len(made.functions) - len(maths.functions)],
+        functions=tuple(f for f in made.functions if f not in maths.functions),
         place=words.place,
         offset=words.offset,
         is_shared=words.is_shared,

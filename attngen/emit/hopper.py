@@ -13,6 +13,7 @@ from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
 from attngen.emit.view import DenseView, HopperForward, HopperView, Maths, Ranges, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
+from attngen.plan.hopper import HopperTile
 
 # What a consumer has by itself.
 _LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
@@ -34,15 +35,23 @@ def make_hopper(
     wanted += ("kept_scale",) if scope.ir.dropout is not None else ()
     wanted += ("sink",) if scope.ir.sink is not None else ()
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
-    loads = leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD)
-    loads = [n for n in loads if hopper.dense is None or n is not hopper.dense.load]
+    in_tiles = hopper.dense.load if hopper.dense else None
+    loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
     forward = HopperForward(
         logits=maths.logits.call,
         context=tiles.forward_near,
+        positions=tiles.positions,
         dense=dense,
         own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
         reads_by_key=any(mentions(n, "k") for n in loads),
         searches=searches if any("hopper_search(" in line for line in searches) else (),
-        tiles=tuple((width, repr(tile and astuple(tile))) for width, tile in hopper.tiles.items()),
+        tiles=tuple((width, _tile_text(tile, dense)) for width, tile in hopper.tiles.items()),
     )
     return HopperView(forward)
+
+
+def _tile_text(tile: HopperTile | None, dense: DenseView | None) -> str:
+    """A row of the table, as the launcher takes it apart."""
+    if tile is None:
+        return "None"
+    return repr(astuple(tile) if dense is not None else astuple(tile)[:-1])

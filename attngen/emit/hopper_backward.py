@@ -52,6 +52,7 @@ def make_hopper_backward(
     backward = HopperBackward(
         gradient=maths.gradient.call,
         context=tuple(n for n in tiles.dkdv_near.context if n != "k_first"),
+        positions=tiles.positions,
         dense=dense,
         part=_part(scope, learned),
         seed=_seed(scope),

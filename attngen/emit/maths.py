@@ -42,9 +42,10 @@ def make_maths(scope: Scope) -> Maths:
 def make_dense_maths(scope: Scope, maths: Maths, load: Expr) -> Maths:
     """The same functions where ``load`` is a tile that the kernel has brought, under names of their own."""
     logits, both = _logits(scope, "tile_", (load,)), _logits_and_derivative(scope, "tile_", (load,))
+    others = (f for f in maths.functions if f.call not in (maths.logits.call, maths.gradient.call))
     return replace(
         maths,
-        functions=(logits, *(() if both is None else (both,)), *maths.functions),
+        functions=(logits, *(() if both is None else (both,)), *others),
         logits=logits,
         gradient=replace(maths.gradient, call=(both or logits).call),
     )

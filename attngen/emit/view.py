@@ -235,6 +235,12 @@ class Tiles:
     uses_pos: bool
     uses_tanh: bool
 
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Which of q, k and pos the lines read."""
+        words = (("q", self.uses_q), ("k", self.uses_k), ("pos", self.uses_pos))
+        return tuple(word for word, used in words if used)
+
 
 @dataclass(frozen=True)
 class FarView:
@@ -685,8 +691,9 @@ class Call:
 class DenseView:
     """An input that comes in tiles: ``tile`` names the numbers of one tile of scores, ``input`` the tensor.
 
-    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key, ``offset``
-    the same in a tensor with ``dense_strides``, and ``is_shared`` says whether all of the batch read the same.
+    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key,
+    ``offset`` is the same in a tensor with ``dense_strides``, and ``is_shared`` says whether all of the batch
+    read the same tiles.
     """
 
     tile: str
@@ -696,16 +703,26 @@ class DenseView:
     offset: str
     is_shared: str
 
+    @property
+    def by_key_head(self) -> bool:
+        """Whether the key head tells where the tiles lie."""
+        return "h_kv" in self.place
+
 
 @dataclass(frozen=True)
 class HopperForward:
-    """The forward for sm_90. ``logits`` is the call that gives a tile's, ``context`` what its loop takes;
-    ``dense`` is the input that comes in tiles. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
-    lines of ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some
-    read of an input depends on the key, and so must stay inside the sequence."""
+    """The forward for sm_90.
+
+    ``logits`` is the call that gives a tile's, ``context`` what its loop takes, ``positions`` which of q, k
+    and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the values that a consumer
+    takes from its kernel, ``searches`` the lines of ``key_range`` where they search a row, ``tiles`` the rows
+    of its table. ``reads_by_key``: some read of an input depends on the key, and so must stay inside the
+    sequence.
+    """
 
     logits: str
     context: Context
+    positions: tuple[str, ...]
     dense: DenseView | None
     own: tuple[str, ...]
     searches: tuple[str, ...]
@@ -727,8 +744,10 @@ class HopperView:
 
 @dataclass(frozen=True)
 class HopperBackward:
-    """The fused backward for sm_90. ``gradient``, ``context`` and ``dense`` are as in the forward; ``part`` is
-    what a score gives to the gradient of the dense input, "" where the kernel does not gather that.
+    """The fused backward for sm_90.
+
+    ``gradient``, ``context``, ``positions`` and ``dense`` are as in the forward. ``part`` is what a score
+    gives to the gradient of the dense input, "" where the kernel does not gather that.
 
     ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
@@ -740,6 +759,7 @@ class HopperBackward:
 
     gradient: str
     context: tuple[str, ...]
+    positions: tuple[str, ...]
     dense: DenseView | None
     part: str
     seed: str

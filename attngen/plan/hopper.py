@@ -89,9 +89,10 @@ _HEAVY_TILES = {
     256: HopperTile(2, 32, 3, 240, turns=False, late=False),
 }
 
+# Beside tiles of a dense input: one for each warpgroup is all that there is room for.
 _DENSE_TILES = {
-    64: HopperTile(2, 128, 2, 240, turns=False, late=False, dense=1),
-    128: HopperTile(2, 128, 2, 240, turns=False, late=False, dense=1),
+    64: HopperTile(2, 128, 2, 240, turns=True, late=False, dense=1),
+    128: HopperTile(2, 128, 2, 240, turns=True, late=False, dense=1),
     256: HopperTile(2, 64, 2, 240, turns=False, late=False, dense=1),
 }
 
@@ -109,7 +110,7 @@ def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: st
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
         return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles), dense_input(ir)))
-    if _reads_by_score(ir, logits):
+    if _reads_by_score(ir, logits, beside=dense_input(ir)) or (ir.dropout is not None and dense_input(ir)):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
@@ -154,7 +155,8 @@ def _tiles(ir: AttentionIR, logits: Logits, key_loops: Loops) -> Mapping[int, Ho
     return _BANDED_TILES if begins else _LIGHT_TILES
 
 
-def _reads_by_score(ir: AttentionIR, logits: Logits) -> bool:
-    """Whether some input is read at an address of its own for every score."""
+def _reads_by_score(ir: AttentionIR, logits: Logits, beside: Dense | None = None) -> bool:
+    """Whether some input, but for the one that comes in tiles, is read at its own address for every score."""
     known = rates(logits.tile, ir.mask)
-    return any(rate is Rate.TILE and node.op is Op.LOAD for node, rate in known.items())
+    tile = beside.load if beside is not None else None
+    return any(rate is Rate.TILE and node.op is Op.LOAD and node is not tile for node, rate in known.items())
