@@ -54,7 +54,7 @@ def make_hopper_backward(
         context=tuple(n for n in tiles.dkdv_near.context if n != "k_first"),
         positions=tiles.positions,
         dense=dense,
-        part=_part(scope, learned),
+        part=learned.reads[0].part if scope.plan.gathers_dense else "",
         seed=_seed(scope),
         early=scope.plan.backward_is_heavy,
         searches=searches if searches != queries.lines else (),
@@ -64,15 +64,6 @@ def make_hopper_backward(
         own=tuple(n for n in launch.kernel_arguments if n in wanted),
     )
     return HopperBackwardView(backward)
-
-
-def _part(scope: Scope, learned: LearnedView) -> str:
-    """What a score gives to the gradient of the input that comes in tiles, where that is all there is to
-    gather and the score's derivative by it a number; else ""."""
-    hopper, reads = scope.plan.backend.hopper, [r for x in scope.plan.learned for r in x.reads]
-    dense = hopper.dense if hopper else None
-    is_all = dense is not None and [r.load for r in reads] == [dense.load] and len(scope.plan.learned) == 1
-    return learned.reads[0].part if is_all and learned.derivatives is None else ""
 
 
 def _lines_to(names: Iterable[str], lines: Sequence[str]) -> tuple[str, ...]:
