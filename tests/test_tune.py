@@ -72,9 +72,10 @@ def test_candidates_fit_and_come_by_their_distance(kernel: str) -> None:
 def test_tiles_that_serve_other_classes_are_tried_first() -> None:
     current, far = Tile(64, 64, 4, 2), Tile(128, 128, 8, 1)
     assert triton_candidates("sm_90", "dq", current, [far, current], lambda t: True)[0] == far
-    (search,) = searches("kerple_log", kernels=("forward",))[1:]
-    others = {row.tile for row in shipped().rows if row.key[:3] == search.key[:3] and row.head_dim == 128}
-    assert {*search.candidates[: len(others) - 1]} == others - {search.current}
+    triton, _ = searches("kerple_log", kernels=("forward",))
+    others = {row.tile for row in shipped().rows if row.key[:3] == triton.key[:3] and row.head_dim == 128}
+    assert len(others) > 2 and triton.current in others
+    assert {*triton.candidates[: len(others) - 1]} == others - {triton.current}
 
 
 def test_gluons_candidates_share_out_the_registers_as_the_shipped_tiles_do() -> None:
@@ -82,7 +83,8 @@ def test_gluons_candidates_share_out_the_registers_as_the_shipped_tiles_do() -> 
     assert {(t.registers, consumer_registers(t.parts, t.programs)) for t in shipped_ones} == {
         (n, n) for n in (160, 232, 240)
     }
-    assert {*shipped_ones} <= {*gluon_candidates(shipped_ones[0], (), lambda t: True), shipped_ones[0]}
+    for tile in shipped_ones:
+        assert tile in gluon_candidates(replace(tile, stages=9), (), lambda t: True)
 
 
 def test_each_kernel_of_a_class_is_searched_once() -> None:
