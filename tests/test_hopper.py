@@ -69,7 +69,7 @@ def functions(text: str) -> set[str]:
 def test_only_where_gluon_is_wanted_does_a_module_speak_it() -> None:
     assert "gluon" not in zoo("softcap", "triton").text
     assert "gluon" in zoo("softcap", "auto").text
-    assert "gluon" not in zoo("dense_bias", "auto").text
+    assert "gluon" not in zoo("relative_table", "auto").text
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
@@ -332,12 +332,13 @@ def test_any_head_dim_and_v_dim_compiles(
 
 
 def test_auto_takes_what_was_measured_to_gain() -> None:
-    names = ("full", "causal", "dense_bias", "relu_attention")
+    names = ("full", "causal", "dense_bias", "relative_table", "relu_attention")
     plans = {name: compile_spec(find_spec(name)).plan.backend for name in names}
     assert {name: plan.name for name, plan in plans.items()} == {
         "full": "hopper",
         "causal": "hopper",
-        "dense_bias": "triton",  # an address for every score
+        "dense_bias": "hopper",  # in tiles
+        "relative_table": "triton",  # an address for every score
         "relu_attention": "triton",
     }
     full, causal = (plans[name].hopper for name in ("full", "causal"))

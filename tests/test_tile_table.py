@@ -30,7 +30,15 @@ powers = st.sampled_from([16, 32, 64, 128])
 small = st.integers(1, 9)
 tiles = st.builds(Tile, powers, powers, st.sampled_from([1, 2, 4, 8]), small)
 hopper_tiles = st.builds(
-    HopperTile, small, powers, small, st.integers(1, 255), st.booleans(), st.booleans(), small
+    HopperTile,
+    small,
+    powers,
+    small,
+    st.integers(1, 255),
+    st.booleans(),
+    st.booleans(),
+    small,
+    st.integers(0, 2),
 )
 origins = (
     st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).map(str.strip).filter(bool)
@@ -128,7 +136,7 @@ CLASSES = {
     "dropped": (("light", "dropout"), (*MEDIUM, "dropout", "masked dropout")),
     "low_rank_bias": (("light", "products"), None),
     "clipped_softmax": (("light", "weight"), None),
-    "dense_bias": (("light", "pairs"), ("light", "medium")),
+    "dense_bias": (("light", "pairs"), ("light", "dense")),
     "relative_table": (("light", "medium", "reads"), ("light", "medium")),
 }
 

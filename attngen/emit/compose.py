@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from attngen.emit.arguments import make_launch
 from attngen.emit.call import checked_divisors, make_call
+from attngen.emit.dense import make_dense, without_tile
 from attngen.emit.far import make_far
 from attngen.emit.guards import make_guards
 from attngen.emit.hopper import make_hopper
@@ -36,13 +37,17 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
         learned_uses |= sink_uses
     picks = make_picks(scope, maths)
     products, product_uses = make_products(scope, weights)
-    tiles, uses = make_tiles(
-        scope, maths, weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses, product_uses
-    )
+    beside = (weights, ranges, picks, learned, far, far_uses, sink_uses, learned_uses, product_uses)
+    tiles, uses = make_tiles(scope, maths, *beside)
+    dense, own_maths = make_dense(scope, maths)
+    own_tiles = tiles if dense is None else without_tile(make_tiles(scope, own_maths, *beside)[0], dense)
     uses |= far_uses.all | learned_uses | sink_uses | product_uses.all
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     call, guards = make_call(scope), make_guards(plan)
-    hopper = (make_hopper(scope, tiles, ranges), make_hopper_backward(scope, tiles, ranges, launch))
+    hopper = (
+        make_hopper(scope, own_maths, own_tiles, ranges, dense),
+        make_hopper_backward(scope, own_maths, own_tiles, ranges, launch, learned, dense),
+    )
     own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
     parts = (call, launch, *hopper, guards, *own)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -20,6 +20,14 @@ ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TI
 33 to 128, where neither ``deterministic`` nor a learned input's gradient is asked for. Every other call runs
 Triton's."""
 
+# Beside it, where an input comes in tiles; and where the backward gathers its gradient.
+_WHEN_DENSE = """\
+To both, {name} comes in tiles, if it has all queries and keys, its last dimension is dense, and its other
+strides and its address are multiples of 16 bytes. The backward with tiles begins at a head dimension of 65"""
+_GATHERED = """\
+, and gives the gradient of {name} too, if no more than two of batch * heads share an element: two numbers
+added to 0 give the same in either order"""
+
 
 def module_docstring(plan: Plan) -> str:
     """The variant, its spec, and why the kernels visit the tiles they do."""
@@ -36,10 +44,18 @@ def module_docstring(plan: Plan) -> str:
     parts.append("What is proven of it, for every call:\n\n" + escaped("\n".join(f"    {x}" for x in facts)))
     parts += [text for text in (far_paragraph(plan), gradients_paragraph(plan)) if text]
     if hopper:
-        parts.append(_WHEN_GLUON)
+        parts += [_WHEN_GLUON, *_when_dense(plan)]
     if plan.backend.is_refused:
         parts.append(f"Triton's kernels alone: {plan.backend.reason}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _when_dense(plan: Plan) -> list[str]:
+    hopper = plan.backend.hopper
+    if hopper is None or hopper.dense is None:
+        return []
+    gathered = _GATHERED if plan.gathers_dense else ""
+    return [paragraph(f"{_WHEN_DENSE}{gathered}.".format(name=hopper.dense.input.name))]
 
 
 def call_docstring(plan: Plan) -> str:

@@ -11,15 +11,21 @@ from dataclasses import astuple
 
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
-from attngen.emit.view import HopperForward, HopperView, Ranges, Tiles
+from attngen.emit.view import DenseView, HopperForward, HopperView, Maths, Ranges, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
+from attngen.plan.tile import HopperTile
 
 # What a consumer has by itself.
 _LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
 
 
-def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
-    """The view of the kernels for sm_90; nothing where the plan has none."""
+def make_hopper(
+    scope: Scope, maths: Maths, tiles: Tiles, ranges: Ranges, dense: DenseView | None
+) -> HopperView:
+    """The view of the kernels for sm_90; nothing where the plan has none.
+
+    ``maths`` and ``tiles`` are theirs: they may get an input in tiles that Triton's kernels load.
+    """
     hopper = scope.plan.backend.hopper
     if hopper is None:
         return HopperView(None)
@@ -29,10 +35,23 @@ def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
     wanted += ("kept_scale",) if scope.ir.dropout is not None else ()
     wanted += ("sink",) if scope.ir.sink is not None else ()
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
+    in_tiles = hopper.dense.load if hopper.dense else None
+    loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
     forward = HopperForward(
+        logits=maths.logits.call,
+        context=tiles.forward_near,
+        positions=tiles.positions,
+        dense=dense,
         own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
-        reads_by_key=any(mentions(n, "k") for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD)),
+        reads_by_key=any(mentions(n, "k") for n in loads),
         searches=searches if any("hopper_search(" in line for line in searches) else (),
-        tiles=tuple((width, repr(tile and astuple(tile))) for width, tile in hopper.tiles.items()),
+        tiles=tuple((width, _tile_text(tile, dense)) for width, tile in hopper.tiles.items()),
     )
     return HopperView(forward)
+
+
+def _tile_text(tile: HopperTile | None, dense: DenseView | None) -> str:
+    """A row of the table, as the launcher takes it apart."""
+    if tile is None:
+        return "None"
+    return repr(astuple(tile) if dense is not None else astuple(tile)[:-1])

@@ -15,11 +15,28 @@ from collections.abc import Iterable, Sequence
 
 from attngen.analysis.interval import intervals, is_positive
 from attngen.emit.scope import Scope
-from attngen.emit.view import HopperBackward, HopperBackwardView, Launch, Ranges, Tiles
+from attngen.emit.view import (
+    DenseView,
+    HopperBackward,
+    HopperBackwardView,
+    Launch,
+    LearnedView,
+    Maths,
+    Ranges,
+    Tiles,
+)
 from attngen.plan.base2 import ONE, SCALE
 
 
-def make_hopper_backward(scope: Scope, tiles: Tiles, ranges: Ranges, launch: Launch) -> HopperBackwardView:
+def make_hopper_backward(
+    scope: Scope,
+    maths: Maths,
+    tiles: Tiles,
+    ranges: Ranges,
+    launch: Launch,
+    learned: LearnedView,
+    dense: DenseView | None,
+) -> HopperBackwardView:
     """The view of the backward for sm_90; nothing where the plan has no kernels for it."""
     if scope.plan.backend.hopper is None:
         return HopperBackwardView(None)
@@ -33,6 +50,11 @@ def make_hopper_backward(scope: Scope, tiles: Tiles, ranges: Ranges, launch: Lau
     wanted = {*tiles.dkdv_near.context, *_names(tiles.program_near), *_names([factors]), *dropout}
     wanted |= {SCALE.value if scope.ir.scale is not ONE else "", *(queries.uses if by_head else ())}
     backward = HopperBackward(
+        gradient=maths.gradient.call,
+        context=tuple(n for n in tiles.dkdv_near.context if n != "k_first"),
+        positions=tiles.positions,
+        dense=dense,
+        part=learned.reads[0].part if scope.plan.gathers_dense else "",
         seed=_seed(scope),
         early=scope.plan.backward_is_heavy,
         searches=searches if searches != queries.lines else (),

@@ -39,11 +39,30 @@ def make_maths(scope: Scope) -> Maths:
     )
 
 
+def make_dense_maths(scope: Scope, maths: Maths, load: Expr) -> Maths:
+    """The same functions where ``load`` is a tile that the kernel has brought, under names of their own."""
+    logits, both = _logits(scope, "tile_", (load,)), _logits_and_derivative(scope, "tile_", (load,))
+    others = (f for f in maths.functions if f.call not in (maths.logits.call, maths.gradient.call))
+    return replace(
+        maths,
+        functions=(logits, *(() if both is None else (both,)), *others),
+        logits=logits,
+        gradient=replace(maths.gradient, call=(both or logits).call),
+    )
+
+
 def function_of(
-    scope: Scope, name: str, doc: str, kind: str, roots: tuple[Expr, ...], parts: Hoisted
+    scope: Scope,
+    name: str,
+    doc: str,
+    kind: str,
+    roots: tuple[Expr, ...],
+    parts: Hoisted,
+    tiles: tuple[Expr, ...] = (),
 ) -> Function:
-    """A jitted function of ``roots``, under the clauses of a kind; it is given what is in ``parts``."""
-    given = [*scope.program_values, *parts.row, *parts.column]
+    """A jitted function of ``roots``, under the clauses of a kind; it is given what is in ``parts`` and
+    ``tiles``."""
+    given = [*scope.program_values, *parts.row, *parts.column, *tiles]
     if len(roots) == 1:  # of several, one may be what the others are made of, and given: the argument
         given = [g for g in given if g not in roots]
     block = scope.kernel.results(roots, given)
@@ -54,28 +73,30 @@ def function_of(
     return Function(name, doc, (*comment(lines, indent=4), *block.lines), ", ".join(block.results), uses)
 
 
-def _logits(scope: Scope) -> Function:
+def _logits(scope: Scope, prefix: str = "", tiles: tuple[Expr, ...] = ()) -> Function:
     logits = scope.plan.logits
     what = "Scores of a tile" if scope.ir.bias is None else "Scores of a tile with the sigmoid's bias"
     in_base_2 = scope.ir.normalize is not Normalize.RELU
     doc = f"{what} in base 2, that is times log2(e)." if in_base_2 else f"{what}."
     if logits.factor is not ONE:
         doc = f"{what}{' in base 2' if in_base_2 else ''}, but for the factor {scope.uniform(logits.factor)}."
-    function = function_of(scope, "logits", doc, "score", (logits.tile,), scope.plan.score_parts)
+    parts = scope.plan.score_parts
+    function = function_of(scope, f"{prefix}logits", doc, "score", (logits.tile,), parts, tiles)
     if rate_of(logits.tile) is Rate.TILE:
         return function
     spread = f"tl.where(dot == dot, {function.result}, {function.result})"  # a number or a row, over the tile
     return replace(function, result=spread, uses=scope.parameters(("dot", *function.uses)))
 
 
-def _logits_and_derivative(scope: Scope) -> Function | None:
+def _logits_and_derivative(scope: Scope, prefix: str = "", tiles: tuple[Expr, ...] = ()) -> Function | None:
     """For scores whose derivative varies from one to the next."""
     if scope.plan.derivative_is_uniform:
         return None
     logits = scope.plan.logits
     doc = "The same, and the derivative of the score by scale * dot."
     roots = (logits.tile, logits.derivative)
-    return function_of(scope, "logits_and_derivative", doc, "score", roots, scope.plan.score_parts)
+    name, parts = f"{prefix}logits_and_derivative", scope.plan.score_parts
+    return function_of(scope, name, doc, "score", roots, parts, tiles)
 
 
 def _keeps(scope: Scope) -> Function | None:

@@ -34,6 +34,7 @@ FUNCTIONS += (
     "run_attention",
 )
 FUNCTIONS += ("far_logits", "far_logits_and_derivative", "far_derivatives")
+FUNCTIONS += ("tile_logits", "tile_logits_and_derivative")
 
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")

@@ -240,6 +240,12 @@ class Tiles:
     uses_pos: bool
     uses_tanh: bool
 
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Which of q, k and pos the lines read."""
+        words = (("q", self.uses_q), ("k", self.uses_k), ("pos", self.uses_pos))
+        return tuple(word for word, used in words if used)
+
 
 @dataclass(frozen=True)
 class FarView:
@@ -687,11 +693,42 @@ class Call:
 
 
 @dataclass(frozen=True)
-class HopperForward:
-    """The forward for sm_90. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
-    lines of ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some
-    read of an input depends on the key, and so must stay inside the sequence."""
+class DenseView:
+    """An input that comes in tiles: ``tile`` names the numbers of one tile of scores, ``input`` the tensor.
 
+    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key,
+    ``offset`` is the same in a tensor with ``dense_strides``, and ``is_shared`` says whether all of the batch
+    read the same tiles.
+    """
+
+    tile: str
+    input: str
+    functions: tuple[Function, ...]
+    place: str
+    offset: str
+    is_shared: str
+
+    @property
+    def by_key_head(self) -> bool:
+        """Whether the key head tells where the tiles lie."""
+        return "h_kv" in self.place
+
+
+@dataclass(frozen=True)
+class HopperForward:
+    """The forward for sm_90.
+
+    ``logits`` is the call that gives a tile's, ``context`` what its loop takes, ``positions`` which of q, k
+    and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the values that a consumer
+    takes from its kernel, ``searches`` the lines of ``key_range`` where they search a row, ``tiles`` the rows
+    of its table. ``reads_by_key``: some read of an input depends on the key, and so must stay inside the
+    sequence.
+    """
+
+    logits: str
+    context: Context
+    positions: tuple[str, ...]
+    dense: DenseView | None
     own: tuple[str, ...]
     searches: tuple[str, ...]
     reads_by_key: bool
@@ -714,6 +751,9 @@ class HopperView:
 class HopperBackward:
     """The fused backward for sm_90.
 
+    ``gradient``, ``context``, ``positions`` and ``dense`` are as in the forward. ``part`` is what a score
+    gives to the gradient of the dense input, "" where the kernel does not gather that.
+
     ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
     dQ leaves its registers before the weights are computed, which need many. ``searches`` are the lines of
@@ -722,6 +762,11 @@ class HopperBackward:
     them. ``own`` are the arguments that a consumer takes.
     """
 
+    gradient: str
+    context: tuple[str, ...]
+    positions: tuple[str, ...]
+    dense: DenseView | None
+    part: str
     seed: str
     early: bool
     searches: tuple[str, ...]

@@ -8,7 +8,7 @@ the particular; where the rows of two of them speak of the same tile, the later 
     causal           ->   light                  light, masked
     softcap          ->   light, medium          light, masked, medium, masked medium
     low_rank_bias    ->   light, products
-    dense_bias       ->   light, pairs           light, medium
+    dense_bias       ->   light, pairs           light, dense
 
 The lines of a score are counted: the operations that run once a score, of logit and mask.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, leaves
 from attngen.plan.base2 import Logits
+from attngen.plan.dense import dense_input
 from attngen.plan.loops import Loops
 
 #: Of Triton's kernels. ``products``: rows of further products beside those of q and k; a head dimension is
@@ -30,11 +31,11 @@ def _masked(cost: str) -> str:
     return "masked" if cost == "light" else f"masked {cost}"
 
 
-_COSTS = ("light", "banded", "medium", "heavy", "dropout")
+_COSTS = ("light", "banded", "medium", "heavy", "dropout", "dense")
 
 #: Of Gluon's, and of the choice between the two. ``banded``: ranges of keys that begin within the sequence,
-#: so that loops are short. Each again for variants with a mask, whose programs have unequal work: "masked" is
-#: of the light ones.
+#: so that loops are short. ``dense``: an input that comes in tiles, as q, k and v do. Each again for variants
+#: with a mask, whose programs have unequal work: "masked" is of the light ones.
 GLUON_CLASSES = tuple(name for cost in _COSTS for name in (cost, _masked(cost)))
 
 #: From how many operations a score on.
@@ -66,6 +67,8 @@ def gluon_classes(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[st
 
 
 def _beyond_light(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[str, ...]:
+    if dense_input(ir) is not None:
+        return ("dense",)
     if (cost := lines(ir, logits)) == "heavy":
         return ("heavy",)
     if ir.dropout is not None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from attngen.ir.nodes import AttentionIR
 from attngen.plan.base2 import Logits
 from attngen.plan.cost_class import gluon_classes, reads_by_score
+from attngen.plan.dense import Dense, dense_input
 from attngen.plan.loops import Loops
 from attngen.plan.table import TileTable, holds
 from attngen.plan.tile import HopperTile
@@ -29,10 +30,11 @@ from attngen.plan.tile import HopperTile
 class Hopper:
     """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim.
 
-    None leaves the forward of these head dims to Triton.
+    None leaves the forward of these head dims to Triton. ``dense`` is the input that comes in tiles.
     """
 
     tiles: dict[int, HopperTile | None]
+    dense: Dense | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,17 @@ def choose_backend(
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
-    classes = gluon_classes(ir, logits, key_loops)
+    classes, dense = gluon_classes(ir, logits, key_loops), dense_input(ir)
     tiles = _tiles(classes, table)
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}))
-    if reads_by_score(ir, logits):
+        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense))
+    if reads_by_score(ir, logits) > (dense is not None) or (ir.dropout is not None and dense is not None):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
     gaining = _gaining(tiles, classes, table)
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining))
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining, dense))
 
 
 def _tiles(classes: Sequence[str], table: TileTable) -> dict[int, HopperTile]:

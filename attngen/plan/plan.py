@@ -113,6 +113,18 @@ class Plan:
         return self.far is not None and self.far.is_split
 
     @property
+    def gathers_dense(self) -> bool:
+        """Whether the fused backward for sm_90 can give the gradient of the input that comes in tiles: where
+        that is all there is to gather, and the score's derivative by it a number."""
+        dense = self.backend.hopper.dense if self.backend.hopper is not None else None
+        if dense is None or len(self.learned) != 1:
+            return False
+        reads = self.learned[0].reads
+        return [r.load for r in reads] == [dense.load] and all(
+            r.by_score is not None and r.by_score.op is Op.CONST for r in reads
+        )
+
+    @property
     def is_masked(self) -> bool:
         return self.ir.mask is not TRUE
 

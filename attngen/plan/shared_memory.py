@@ -66,7 +66,8 @@ def gluon_bytes(tile: HopperTile, head_dim: int) -> int:
     """Bytes that the programs of a multiprocessor need together, for the forward for sm_90."""
     width = max(64, _padded(head_dim))
     queries, keys = 64 * tile.parts, 2 * tile.block_n
-    return tile.programs * (2 * width * (queries + tile.stages * keys) + _MARKS)
+    dense = 4 * tile.dense * queries * tile.block_n
+    return tile.programs * (2 * width * (queries + tile.stages * keys) + dense + _MARKS)
 
 
 def _padded(width: int) -> int:

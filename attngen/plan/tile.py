@@ -28,6 +28,7 @@ class HopperTile:
     ``stages`` tiles of keys and of values lie in shared memory. ``registers`` is of a consumer's thread.
     ``turns``: the warpgroups begin their products one after the other. ``late``: a step takes all its
     exponentials before it waits for the product with V. ``programs`` run on a multiprocessor at once.
+    ``dense`` tiles of an input that each score reads at its own place lie there for each warpgroup.
     """
 
     parts: int
@@ -37,6 +38,7 @@ class HopperTile:
     turns: bool
     late: bool
     programs: int = 1
+    dense: int = 0
 
 
 def tile_text(tile: Tile | HopperTile) -> str:

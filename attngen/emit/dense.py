@@ -1,0 +1,75 @@
+"""The input that comes to the kernels for sm_90 in tiles, and the maths that takes its tile as it takes dot.
+
+score = score + bias[b, h, q, k]   ->   bias_b_h_q_k = dense_tile(...)
+                                        logit = tile_logits(dot, scale_log2, bias_b_h_q_k)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from attngen.emit.maths import make_dense_maths
+from attngen.emit.scope import Scope
+from attngen.emit.view import Context, DenseView, Maths, Tiles
+from attngen.plan.dense import Dense
+
+_RANK = 4  # of the tensors that tiles are copied from
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Where along the leading dimensions of the tensor a program's tiles lie."""
+
+    dense: Dense
+
+    @property
+    def padding(self) -> int:
+        """Dimensions of size 1 before its own."""
+        return _RANK - len(self.dense.input.dims)
+
+    @property
+    def place(self) -> str:
+        """The indices of what is not query and key; a dimension of size 1 broadcasts."""
+        words = [*("0",) * self.padding, *(str(i.value) for i in self.dense.load.args[:-2])]
+        texts = (w if w == "0" else f"gl.minimum({w}, Dense.shape[{n}] - 1)" for n, w in enumerate(words))
+        return ", ".join(texts)
+
+    @property
+    def offset(self) -> str:
+        """The offset of what is not query and key, where a dimension of size 1 has a stride of 0."""
+        words = (str(i.value) for i in self.dense.load.args[:-2])
+        terms = [f"{w}.to(gl.int64) * dense_strides[{n}]" for n, w in enumerate(words, self.padding)]
+        return " + ".join(terms) if terms else "0"
+
+    @property
+    def is_shared(self) -> str:
+        """Whether all of the batch read the same tiles."""
+        axis = self.dense.batch_axis
+        return "True" if axis is None else f"Dense.shape[{axis + self.padding}] == 1"
+
+
+def make_dense(scope: Scope, maths: Maths) -> tuple[DenseView | None, Maths]:
+    """The view, and the maths of the kernels that get the tiles; ``maths`` itself where no input comes so."""
+    hopper = scope.plan.backend.hopper
+    dense = hopper.dense if hopper else None
+    if dense is None:
+        return None, maths
+    words, made = _Words(dense), make_dense_maths(scope, maths, dense.load)
+    view = DenseView(
+        tile=scope.names.part(dense.load),
+        input=scope.names.own(dense.input.name),
+        functions=tuple(f for f in made.functions if f not in maths.functions),
+        place=words.place,
+        offset=words.offset,
+        is_shared=words.is_shared,
+    )
+    return view, made
+
+
+def without_tile(tiles: Tiles, dense: DenseView | None) -> Tiles:
+    """The lines of the kernels that get the tiles: no loop takes them from its kernel."""
+
+    def freed(context: Context) -> Context:
+        return replace(context, context=tuple(n for n in context.context if dense is None or n != dense.tile))
+
+    return replace(tiles, forward_near=freed(tiles.forward_near), dkdv_near=freed(tiles.dkdv_near))
