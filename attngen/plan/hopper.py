@@ -3,7 +3,8 @@
 backend="hopper"                      ->   Backend("hopper", reason, Hopper(tiles))
 backend="hopper", a list of tiles     ->   Backend("triton", reason, None)
 backend="auto", causal                ->   Backend("hopper", reason, Hopper(tiles)), D=64 left to Triton
-backend="auto", dense_bias            ->   Backend("triton", reason, None)
+backend="auto", dense_bias            ->   Backend("hopper", reason, Hopper(tiles, dense)), 65 to 128 alone
+backend="auto", relative_table        ->   Backend("triton", reason, None)
 backend="triton"                      ->   Backend("triton", reason, None)
 
 Gluon's kernels are warp-specialised: a producer warp feeds consumer warpgroups of 64 rows each. They hold the
@@ -89,9 +90,10 @@ _HEAVY_TILES = {
     256: HopperTile(2, 32, 3, 240, turns=False, late=False),
 }
 
-# Beside tiles of a dense input: one for each warpgroup is all that there is room for.
+# Beside tiles of a dense input, of which there is room for one a warpgroup: 128 was the fastest of seven (417
+# TFLOP/s; without turns 389, 64 keys a step 329, three warpgroups 361, two programs 376), the others fit.
 _DENSE_TILES = {
-    64: HopperTile(2, 128, 2, 240, turns=True, late=False, dense=1),
+    64: HopperTile(2, 128, 2, 240, turns=False, late=False, dense=1),
     128: HopperTile(2, 128, 2, 240, turns=True, late=False, dense=1),
     256: HopperTile(2, 64, 2, 240, turns=False, late=False, dense=1),
 }
@@ -106,26 +108,36 @@ def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: st
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
-    tiles = _tiles(ir, logits, key_loops)
+    dense = _dense(ir, logits)
+    tiles = _DENSE_TILES if dense is not None else _tiles(ir, logits, key_loops)
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles), dense_input(ir)))
-    if _reads_by_score(ir, logits, beside=dense_input(ir)) or (ir.dropout is not None and dense_input(ir)):
+        return Backend("hopper", f"asked for; {others}", Hopper(dict(tiles), dense))
+    if _reads_by_score(ir, logits, beside=dense):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
     return Backend(
         "hopper",
         f"auto takes what was measured to gain; {others}",
-        Hopper(_gaining(ir, tiles), dense_input(ir)),
+        Hopper(_gaining(ir, tiles, dense), dense),
     )
 
 
-def _gaining(ir: AttentionIR, tiles: Mapping[int, HopperTile]) -> dict[int, HopperTile | None]:
+def _gaining(
+    ir: AttentionIR, tiles: Mapping[int, HopperTile], dense: Dense | None
+) -> dict[int, HopperTile | None]:
     """The head dims whose forward is faster than Triton's: 32 and less would pad to 64, and at 64 the
-    masked loops lose (causal 332 TFLOP/s for 396)."""
+    masked loops lose (causal 332 TFLOP/s for 396). With a dense input, 128 alone was measured."""
+    if dense is not None:
+        return {64: None, 128: tiles[128], 256: None}
     masked = ir.mask is not TRUE
     return {32: None} | {width: None if masked and width == 64 else tile for width, tile in tiles.items()}
+
+
+def _dense(ir: AttentionIR, logits: Logits) -> Dense | None:
+    """The input that comes in tiles: only beside what leaves it registers."""
+    return dense_input(ir) if _operations(ir, logits) < _HEAVY and ir.dropout is None else None
 
 
 def refusal(ir: AttentionIR, key_loops: Loops) -> str:
@@ -143,16 +155,19 @@ def refusal(ir: AttentionIR, key_loops: Loops) -> str:
 
 def _tiles(ir: AttentionIR, logits: Logits, key_loops: Loops) -> Mapping[int, HopperTile]:
     """The tiles of one variant, by what its scores cost and whether its ranges are short."""
-    known = rates(logits.tile, ir.mask)
-    work = [node for node, rate in known.items() if rate is Rate.TILE and node.args]
-    if dense_input(ir) is not None:
-        return _DENSE_TILES
-    if len(work) >= _HEAVY:
+    work = _operations(ir, logits)
+    if work >= _HEAVY:
         return _HEAVY_TILES
-    if len(work) >= _MEDIUM or _reads_by_score(ir, logits) or ir.dropout is not None:
+    if work >= _MEDIUM or _reads_by_score(ir, logits) or ir.dropout is not None:
         return _MEDIUM_TILES
     begins = any(r.possible.lo is not None for r in key_loops.ranges)
     return _BANDED_TILES if begins else _LIGHT_TILES
+
+
+def _operations(ir: AttentionIR, logits: Logits) -> int:
+    """How many operations a score and its mask take for each score."""
+    known = rates(logits.tile, ir.mask)
+    return sum(rate is Rate.TILE and bool(node.args) for node, rate in known.items())
 
 
 def _reads_by_score(ir: AttentionIR, logits: Logits, beside: Dense | None = None) -> bool:
