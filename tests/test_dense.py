@@ -70,6 +70,22 @@ def test_auto_takes_tiles_but_no_other_reads_by_score_and_none_beside_dropout() 
     assert names == {"alone": "hopper", "a table": "triton", "dropout": "triton"}
 
 
+def test_auto_takes_tiles_at_the_head_dims_that_were_measured() -> None:
+    hopper = built(BIAS, "score = score + bias[b, h, q, k]", backend="auto").plan.backend.hopper
+    assert hopper is not None and hopper.dense is not None
+    assert hopper.tiles[64] is None and hopper.tiles[256] is None
+    tile = hopper.tiles[128]
+    assert tile is not None and tile.dense == 1
+
+
+def test_scores_that_leave_no_registers_for_a_tile_load_by_thread() -> None:
+    heavy = "score = tanh(score * 2.0 + 1.0) * tanh(score - 3.0) + abs(score) * dist + bias[b, h, q, k]"
+    for lines in ((BIAS, heavy), (BIAS, "score = score + bias[b, h, q, k]", "dropout = 0.1")):
+        hopper = built(*lines).plan.backend.hopper
+        assert hopper is not None and hopper.dense is None
+        assert all(tile is None or tile.dense == 0 for tile in hopper.tiles.values())
+
+
 # ---- The module --------------------------------------------------------------------------------------------
 
 

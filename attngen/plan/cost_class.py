@@ -18,7 +18,7 @@ from __future__ import annotations
 from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, leaves
 from attngen.plan.base2 import Logits
-from attngen.plan.dense import dense_input
+from attngen.plan.dense import Dense, dense_input
 from attngen.plan.loops import Loops
 
 #: Of Triton's kernels. ``products``: rows of further products beside those of q and k; a head dimension is
@@ -67,7 +67,7 @@ def gluon_classes(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[st
 
 
 def _beyond_light(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[str, ...]:
-    if dense_input(ir) is not None:
+    if dense_in_tiles(ir, logits) is not None:
         return ("dense",)
     if (cost := lines(ir, logits)) == "heavy":
         return ("heavy",)
@@ -77,6 +77,11 @@ def _beyond_light(ir: AttentionIR, logits: Logits, key_loops: Loops) -> tuple[st
         return ("medium",)
     begins = any(r.possible.lo is not None for r in key_loops.ranges)
     return ("banded",) if begins else ()
+
+
+def dense_in_tiles(ir: AttentionIR, logits: Logits) -> Dense | None:
+    """The input that comes in tiles: only beside what leaves it registers."""
+    return dense_input(ir) if lines(ir, logits) != "heavy" and ir.dropout is None else None
 
 
 def lines(ir: AttentionIR, logits: Logits) -> str:

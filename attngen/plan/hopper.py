@@ -2,8 +2,8 @@
 
 backend="hopper"                      ->   Backend("hopper", reason, Hopper(tiles))
 backend="hopper", a list of tiles     ->   Backend("triton", reason, None)
-backend="auto", causal                ->   Backend("hopper", reason, Hopper(tiles)), D=64 left to Triton
-backend="auto", dense_bias            ->   Backend("triton", reason, None)
+backend="auto", causal                ->   Backend("hopper", reason, Hopper(tiles))
+backend="auto", relative_table        ->   Backend("triton", reason, None)
 backend="triton"                      ->   Backend("triton", reason, None)
 
 Gluon's kernels are warp-specialised: a producer warp feeds consumer warpgroups of 64 rows each. They hold the
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from attngen.ir.nodes import AttentionIR
 from attngen.plan.base2 import Logits
-from attngen.plan.cost_class import gluon_classes, reads_by_score
-from attngen.plan.dense import Dense, dense_input
+from attngen.plan.cost_class import dense_in_tiles, gluon_classes, reads_by_score
+from attngen.plan.dense import Dense
 from attngen.plan.loops import Loops
 from attngen.plan.table import TileTable, holds
 from attngen.plan.tile import HopperTile
@@ -59,12 +59,12 @@ def choose_backend(
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
-    classes, dense = gluon_classes(ir, logits, key_loops), dense_input(ir)
+    classes, dense = gluon_classes(ir, logits, key_loops), dense_in_tiles(ir, logits)
     tiles = _tiles(classes, table)
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
         return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense))
-    if reads_by_score(ir, logits) > (dense is not None) or (ir.dropout is not None and dense is not None):
+    if reads_by_score(ir, logits) > (dense is not None):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
