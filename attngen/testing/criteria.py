@@ -7,10 +7,10 @@
     floor = 2 * max|(ref + 0.3 - 0.3) - ref| in that dtype + (2**-21 + 2**-23 * max|s|) * A + W
 
 f is 3 where the score amplifies errors, and for fewer than 16 elements: there the baseline's largest error
-is a matter of luck. A is the size of what was summed. Without it a correct kernel fails where the true value is 0 and the
-baseline exact; in float32 the baseline is as good as any kernel. The weights are exp(s - lse) of float32
-scores, so their relative error grows with the largest kept score. W is what the rounding of ``out`` alone may
-do to a gradient: a kernel that keeps only out and lse takes delta = rowsum(dO * O) from the rounded out. The
+is a matter of luck. A is the size of what was summed. Without it a correct kernel fails where the true value
+is 0 and the baseline exact; in float32 the baseline is as good as any kernel. The weights are exp(s - lse) of
+float32 scores, so their relative error grows with the largest kept score. W is what the rounding of ``out``
+alone may do to a gradient: a kernel that keeps only out and lse takes delta = rowsum(dO * O) from the rounded out. The
 baseline does so too, but where a gradient has few elements its error may be 0 by luck. NaN never passes.
 """
 
