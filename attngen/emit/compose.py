@@ -42,7 +42,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     uses |= far_uses.all | learned_uses | sink_uses | product_uses.all
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     call, guards = make_call(scope), make_guards(plan)
-    hopper = (make_hopper(scope, tiles, ranges), make_hopper_backward(scope, tiles, ranges, launch))
+    hopper = (make_hopper(scope, maths, tiles, ranges), make_hopper_backward(scope, tiles, ranges, launch))
     own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
     parts = (call, launch, *hopper, guards, *own)
     return View(**{name: value for part in parts for name, value in vars(part).items()})

@@ -11,14 +11,14 @@ from dataclasses import astuple
 
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
-from attngen.emit.view import HopperForward, HopperView, Ranges, Tiles
+from attngen.emit.view import HopperForward, HopperView, Maths, Ranges, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
 
 # What a consumer has by itself.
 _LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
 
 
-def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
+def make_hopper(scope: Scope, maths: Maths, tiles: Tiles, ranges: Ranges) -> HopperView:
     """The view of the kernels for sm_90; nothing where the plan has none."""
     hopper = scope.plan.backend.hopper
     if hopper is None:
@@ -28,10 +28,13 @@ def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
     wanted = (*tiles.forward_near.context, *(u for block in rows for u in block.uses))
     wanted += ("kept_scale",) if scope.ir.dropout is not None else ()
     wanted += ("sink",) if scope.ir.sink is not None else ()
+    # Then k stops at the last key, and the mask says nothing of those beyond.
+    reads_by_key = any(mentions(n, "k") for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD))
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
     forward = HopperForward(
         own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
-        reads_by_key=any(mentions(n, "k") for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD)),
+        keep=maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys,
+        reads_by_key=reads_by_key,
         searches=searches if any("hopper_search(" in line for line in searches) else (),
         tiles=tuple((width, repr(tile and astuple(tile))) for width, tile in hopper.tiles.items()),
     )

@@ -683,11 +683,13 @@ class Call:
 
 @dataclass(frozen=True)
 class HopperForward:
-    """The forward for sm_90. ``own`` are the values that a consumer takes from its kernel, ``searches`` the
-    lines of ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some
-    read of an input depends on the key, and so must stay inside the sequence."""
+    """The forward for sm_90. ``own`` are the values that a consumer takes from its kernel, ``keep`` says
+    which scores of a masked tile count, ``searches`` are the lines of ``key_range`` where they search a row,
+    ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so must
+    stay inside the sequence."""
 
     own: tuple[str, ...]
+    keep: str
     searches: tuple[str, ...]
     reads_by_key: bool
     tiles: tuple[tuple[int, str], ...]
