@@ -442,7 +442,7 @@ def one_by_one(column):
 
 @gluon.jit
 def in_pairs(weights, dtype: gl.constexpr):
-    """The weights in 16 bits, converted two at a time: one by one, their halves would have to change places."""
+    """The weights in 16 bits, converted two at a time: ptxas pairs single ones the wrong way round."""
     if dtype == gl.bfloat16:
         asm: gl.constexpr = "cvt.rn.bf16x2.f32 $0, $2, $1;"
         halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.bfloat16, is_pure=True, pack=2)
@@ -1901,7 +1901,7 @@ def launch_backward(q, k, v, seed, p_, out, lse, row_max, log2_sum, d_out, d_lse
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_f94ab8910478_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_5e84ea957523_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

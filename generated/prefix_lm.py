@@ -398,7 +398,7 @@ def one_by_one(column):
 
 @gluon.jit
 def in_pairs(weights, dtype: gl.constexpr):
-    """The weights in 16 bits, converted two at a time: one by one, their halves would have to change places."""
+    """The weights in 16 bits, converted two at a time: ptxas pairs single ones the wrong way round."""
     if dtype == gl.bfloat16:
         asm: gl.constexpr = "cvt.rn.bf16x2.f32 $0, $2, $1;"
         halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.bfloat16, is_pure=True, pack=2)
@@ -1825,7 +1825,7 @@ def launch_backward(q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_2a0616e24249_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_45d031755414_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
