@@ -1574,8 +1574,8 @@ def require_kernels(q):
 # product with V, programs a multiprocessor). None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
-    64: None,
-    128: (2, 128, 2, 240, False, True, 1),
+    64: (3, 128, 2, 160, True, False, 1),
+    128: (2, 128, 2, 240, False, False, 1),
     256: (2, 64, 2, 240, False, False, 1),
 }
 
@@ -1775,7 +1775,7 @@ def launch_backward(q, k, v, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_602d3376ee90_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_7f3b46b7db17_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
