@@ -7,25 +7,15 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ir_eval import Env, evaluate
 
 from attngen.analysis.rates import Rate, rates
 from attngen.analysis.simplify import simplify_ir
 from attngen.ir.nodes import AttentionIR, Expr, Op, const, make, postorder, word
+from attngen.ir.types import Scalar
 from attngen.pipeline import check_spec
 from attngen.plan.sides import keeps_keys_alone, sides_apart
 from attngen.source import Source
-
-POSITIONS = {"q", "k", "pos", "q_len", "k_len"}
-FUNCTIONS = {
-    Op.ADD: lambda x, y: x + y,
-    Op.SUB: lambda x, y: x - y,
-    Op.MUL: lambda x, y: x * y,
-    Op.LT: lambda x, y: x < y,
-    Op.LE: lambda x, y: x <= y,
-    Op.AND: lambda x, y: x and y,
-    Op.OR: lambda x, y: x or y,
-    Op.NOT: lambda x: not x,
-}
 
 
 @cache
@@ -33,17 +23,8 @@ def ir_of(mask: str) -> AttentionIR:
     return simplify_ir(check_spec(Source(f"variant x\nmask = {mask}")).ir)
 
 
-def value_of(root: Expr, words: dict[str, int]) -> bool | int:
-    known: dict[Expr, bool | int] = {}
-    for node in postorder(root):
-        if node.op is Op.CONST:
-            assert isinstance(node.value, int)
-            known[node] = node.value
-        elif node.op is Op.WORD:
-            known[node] = words[str(node.value)]
-        else:
-            known[node] = FUNCTIONS[node.op](*(known[a] for a in node.args))
-    return known[root]
+def value_of(root: Expr, words: dict[str, int]) -> Scalar:
+    return evaluate(root, Env(words=words))
 
 
 number = st.integers(-70, 70)

@@ -16,6 +16,7 @@ from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.hopper import Backend, choose_backend
+from attngen.plan.kept import where_kept
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
@@ -134,7 +135,8 @@ class Plan:
 
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
-    logits, weights, keep = base2(ir), weights_of(ir), sides_apart(ir)
+    weights, keep = weights_of(ir), sides_apart(ir)
+    logits = where_kept(base2(ir), keep)
     key_loops, query_loops = loops_of(ir)
     return Plan(
         ir=ir,
