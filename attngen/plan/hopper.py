@@ -106,13 +106,17 @@ def choose_backend(ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: st
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, tiles)))
+    return Backend(
+        "hopper", f"auto takes what was measured to gain; {others}", Hopper(_gaining(ir, key_loops, tiles))
+    )
 
 
-def _gaining(ir: AttentionIR, tiles: Mapping[int, HopperTile]) -> dict[int, HopperTile | None]:
+def _gaining(
+    ir: AttentionIR, key_loops: Loops, tiles: Mapping[int, HopperTile]
+) -> dict[int, HopperTile | None]:
     """The head dims whose forward is faster than Triton's: 32 and less would pad to 64, and at 64 masks gain
     with three warpgroups alone (causal 404 TFLOP/s for 373, prefix 423 for 380; window 319 for 324)."""
-    left = ir.mask is not TRUE and tiles is not _LIGHT_TILES
+    left = ir.mask is not TRUE and not (tiles is _LIGHT_TILES and key_loops.has_interior)
     return {32: None} | {width: None if left and width == 64 else tile for width, tile in tiles.items()}
 
 

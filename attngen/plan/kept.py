@@ -32,7 +32,7 @@ def _conjuncts(keep: Expr) -> list[Expr]:
 
 
 def _without_abs(root: Expr, ordered: set[tuple[Expr, ...]]) -> Expr:
-    """``root`` without the abs of a difference x - y that ``ordered`` says is not negative: it holds (y, x)."""
+    """``root`` without the abs of a difference x - y where ``ordered`` holds (y, x): it is not negative."""
     reached, waiting = {root}, [root]
     while waiting:
         node = waiting.pop()
