@@ -136,7 +136,7 @@ def test_what_the_gluon_kernels_lack_keeps_triton_alone_and_plan_and_module_say_
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("name", "kernel"), [("full", KERNEL), ("causal", "forward_kernel")])
+@pytest.mark.parametrize(("name", "kernel"), [("causal", KERNEL), ("sliding_window", "forward_kernel")])
 def test_a_head_dim_without_a_tile_keeps_tritons_forward(name: str, kernel: str) -> None:
     built = compile_spec(find_spec(name))
     assert {KERNEL, "forward_kernel"} & launched(built, "sm_90", 64).keys() == {kernel}
@@ -332,16 +332,17 @@ def test_any_head_dim_and_v_dim_compiles(
 
 
 def test_auto_takes_what_was_measured_to_gain() -> None:
-    names = ("full", "causal", "dense_bias", "relative_table", "relu_attention")
+    names = ("full", "causal", "sliding_window", "dense_bias", "relative_table", "relu_attention")
     plans = {name: compile_spec(find_spec(name)).plan.backend for name in names}
     assert {name: plan.name for name, plan in plans.items()} == {
         "full": "hopper",
         "causal": "hopper",
+        "sliding_window": "hopper",
         "dense_bias": "hopper",  # in tiles
         "relative_table": "triton",  # an address for every score
         "relu_attention": "triton",
     }
-    full, causal = (plans[name].hopper for name in ("full", "causal"))
-    assert full is not None and causal is not None
-    assert full.tiles[32] is None and full.tiles[64] is not None
-    assert causal.tiles[64] is None and causal.tiles[128] is not None
+    causal, window = plans["causal"].hopper, plans["sliding_window"].hopper
+    assert causal is not None and window is not None
+    assert causal.tiles[32] is None and causal.tiles[64] is not None
+    assert window.tiles[64] is None and window.tiles[128] is not None

@@ -37,13 +37,15 @@ def make_hopper(
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
     in_tiles = hopper.dense.load if hopper.dense else None
     loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
+    reads_by_key = any(mentions(n, "k") for n in loads)  # then k stops at the last key, and so does the mask
     forward = HopperForward(
         logits=maths.logits.call,
         context=tiles.forward_near,
         positions=tiles.positions,
         dense=dense,
         own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
-        reads_by_key=any(mentions(n, "k") for n in loads),
+        keep=maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys,
+        reads_by_key=reads_by_key,
         searches=searches if any("hopper_search(" in line for line in searches) else (),
         tiles=tuple((width, _tile_text(tile, dense)) for width, tile in hopper.tiles.items()),
     )

@@ -103,7 +103,7 @@ def _keeps(scope: Scope) -> Function | None:
     if not scope.plan.is_masked:
         return None
     doc = "Which scores of a tile count."
-    return function_of(scope, "keeps", doc, "mask", (scope.ir.mask,), scope.plan.mask_parts)
+    return function_of(scope, "keeps", doc, "mask", (scope.plan.keep,), scope.plan.mask_parts)
 
 
 def _gain(scope: Scope) -> str:

@@ -91,6 +91,7 @@ def make_scope(plan: Plan, template_texts: Iterable[str]) -> Scope:
     reads = [r for x in plan.learned for r in x.reads]
     roots += tuple(e for r in reads for e in (r.load, r.by_score, r.by_weight, r.by_sink) if e)
     roots += tuple(e for p in plan.products for e in (p.number, p.derivative))
+    roots += (plan.keep,) if plan.is_masked else ()
     roots += () if plan.sink_log2 is None else (plan.sink_log2,)
     roots += () if plan.far is None else far_roots(plan)
     numbers = arithmetic(*roots, ir=plan.ir)

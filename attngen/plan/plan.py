@@ -16,10 +16,12 @@ from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.hopper import Backend, choose_backend
+from attngen.plan.kept import where_kept
 from attngen.plan.learned import Learned, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
 from attngen.plan.products import Joined, Product, joined, products_of
+from attngen.plan.sides import keeps_keys_alone, sides_apart
 from attngen.plan.table import TileTable, current
 from attngen.plan.tiles import Tiles, tiles_for
 from attngen.plan.weights import Forward, Weights, weights_of
@@ -50,7 +52,7 @@ class Plan:
 
     ``scale_on_host`` says that the launcher computes the scale, as it does ``1 / sqrt(head_dim)``. Otherwise
     the kernels compute it once a program; it may then differ between the query heads of one key head, so dK
-    cannot take it out of its sum.
+    cannot take it out of its sum. ``keep`` is the mask as the kernels compute it.
     """
 
     ir: AttentionIR
@@ -65,6 +67,7 @@ class Plan:
     facts: Facts
     weights: Weights
     backend: Backend
+    keep: Expr = TRUE
     learned: tuple[Learned, ...] = ()
     far: Far | None = None
     products: tuple[Product, ...] = ()
@@ -128,6 +131,11 @@ class Plan:
     def is_masked(self) -> bool:
         return self.ir.mask is not TRUE
 
+    @cached_property
+    def mask_ends_keys(self) -> bool:
+        """Whether the mask alone keeps the rows below q_len from the keys beyond k_len."""
+        return keeps_keys_alone(self.ir, self.keep)
+
     @property
     def looks(self) -> bool:
         """Whether a kernel evaluates the mask before the others run."""
@@ -141,14 +149,15 @@ class Plan:
 
 def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
-    logits, weights = base2(ir), weights_of(ir)
+    weights, keep = weights_of(ir), sides_apart(ir)
+    logits = where_kept(base2(ir), keep)
     key_loops, query_loops = loops_of(ir)
     return Plan(
         ir=ir,
         options=options,
         logits=logits,
         score_parts=hoist(logits.tile, logits.derivative, *weights.roots),
-        mask_parts=hoist(ir.mask),
+        mask_parts=hoist(keep),
         key_loops=key_loops,
         query_loops=query_loops,
         scale_on_host=_is_plain(ir.scale),
@@ -156,6 +165,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         facts=facts_of(ir),
         weights=weights,
         backend=choose_backend(ir, logits, key_loops, options.backend, options.table),
+        keep=keep,
         learned=learned_inputs(ir),
         far=_far(ir, logits, (key_loops, query_loops)),
         products=products_of(ir),
