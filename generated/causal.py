@@ -67,7 +67,7 @@ def logits(dot):
 def keeps(pos, k):
     """Which scores of a tile count."""
     # mask = dist >= 0
-    return pos - k >= 0
+    return k <= pos
 
 
 @triton.jit
@@ -376,6 +376,26 @@ def scores_of(queries, keys):
 
 
 @gluon.jit
+def one_by_one(column):
+    """The same, but LLVM knows nothing of it: of keys in a row it makes vectors, and of what a mask says of
+    them vectors of bits, which it packs and unpacks again.
+    """
+    return gl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [column], gl.int32, is_pure=True, pack=1)
+
+
+@gluon.jit
+def in_pairs(weights, dtype: gl.constexpr):
+    """The weights in 16 bits, converted two at a time: ptxas pairs single ones the wrong way round."""
+    if dtype == gl.bfloat16:
+        asm: gl.constexpr = "cvt.rn.bf16x2.f32 $0, $2, $1;"
+        halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.bfloat16, is_pure=True, pack=2)
+    else:
+        asm: gl.constexpr = "cvt.rn.f16x2.f32 $0, $2, $1;"
+        halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.float16, is_pure=True, pack=2)
+    return halves
+
+
+@gluon.jit
 def weigh(
     dot,
     n,
@@ -389,11 +409,14 @@ def weigh(
     BLOCK_N: gl.constexpr = dot.shape[1]
     layout: gl.constexpr = dot.type.layout
     pos, scale_log2 = context
-    column = n + gl.arange(0, BLOCK_N, gl.SliceLayout(0, layout))[None, :]
+    column = n + gl.arange(0, BLOCK_N, gl.SliceLayout(0, layout))
+    if MASKED:
+        column = one_by_one(column)
+    column = column[None, :]
     k = column  # past the last key it is masked, whatever it gives
     logit = logits(dot)
     if MASKED:
-        logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
+        logit = tl.where(keeps(pos, k), logit, float("-inf"))
     new_max = gl.maximum(row_max, gl.max(logit, 1) * scale_log2)
     reference = gl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has kept nothing yet
     rescale = gl.exp2(row_max - reference)
@@ -478,7 +501,7 @@ def attend_tiles(
 
         n = place_of(i, walk, k_len, BLOCK_N)
         new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED)
-        new = gl.convert_layout(new.to(weights.dtype), weights.type.layout)
+        new = gl.convert_layout(in_pairs(new, weights.dtype), weights.type.layout)
         if not MASKED:
             if LATE:
                 row_sum = in_order(row_sum)
@@ -535,7 +558,7 @@ def consumer(
         weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
     else:
         weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
-    weights = gl.convert_layout(weights.to(keys.dtype), gl.DotOperandLayout(0, outputs, 2))
+    weights = gl.convert_layout(in_pairs(weights, keys.dtype), gl.DotOperandLayout(0, outputs, 2))
     state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
     last = gl.maximum(walk[-1], 1) - 1
@@ -1551,8 +1574,8 @@ def require_kernels(q):
 # product with V, programs a multiprocessor). None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
-    64: None,
-    128: (2, 128, 2, 240, False, True, 1),
+    64: (3, 128, 2, 160, True, False, 1),
+    128: (2, 128, 2, 240, False, False, 1),
     256: (2, 64, 2, 240, False, False, 1),
 }
 
@@ -1752,7 +1775,7 @@ def launch_backward(q, k, v, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_f3380be0a060_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_40af53beef45_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -77,11 +77,10 @@ def logits_and_derivative(dot, scale_over_cap, cap_log2, FAST_TANH: tl.constexpr
 
 
 @triton.jit
-def keeps(pos, k):
+def keeps(pos, k, pos_minus_4096):
     """Which scores of a tile count."""
     # mask = 0 <= dist < 4096
-    dist = pos - k
-    return (dist >= 0) & (dist < 4096)
+    return (k <= pos) & (pos_minus_4096 < k)
 
 
 @triton.jit
@@ -237,7 +236,7 @@ def attend(
     [BLOCK_M, BLOCK_N]: those of the keys from ``last`` on, in float32, which acc does not hold yet.
     """
     acc, row_max, row_sum, rescale, weights, last = state
-    scale_over_cap, cap_log2, pos = context
+    scale_over_cap, cap_log2, pos, pos_minus_4096 = context
     k_len = keys_of[3]
     lo, hi, gaps = walk
     for step in tl.range(lo, hi, BLOCK_N):
@@ -255,7 +254,7 @@ def attend(
         k = tl.minimum(column, k_len - 1) if MASKED else column
         logit = logits(dot, scale_over_cap, cap_log2, FAST_TANH)
         if MASKED:
-            logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
+            logit = tl.where((column < k_len) & keeps(pos, k, pos_minus_4096), logit, float("-inf"))
 
         new_max = tl.maximum(row_max, tl.max(logit, 1))  # above -inf, as it begins so
         rescale = tl.exp2(row_max - new_max)
@@ -313,7 +312,8 @@ def forward_kernel(
     pos = q + (k_len - q_len)
     scale_over_cap = scale / cap
     cap_log2 = 1.4426950408889634 * cap
-    context = (scale_over_cap, cap_log2, pos)
+    pos_minus_4096 = pos - 4096
+    context = (scale_over_cap, cap_log2, pos, pos_minus_4096)
 
     q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
@@ -443,6 +443,26 @@ def scores_of(queries, keys):
 
 
 @gluon.jit
+def one_by_one(column):
+    """The same, but LLVM knows nothing of it: of keys in a row it makes vectors, and of what a mask says of
+    them vectors of bits, which it packs and unpacks again.
+    """
+    return gl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [column], gl.int32, is_pure=True, pack=1)
+
+
+@gluon.jit
+def in_pairs(weights, dtype: gl.constexpr):
+    """The weights in 16 bits, converted two at a time: ptxas pairs single ones the wrong way round."""
+    if dtype == gl.bfloat16:
+        asm: gl.constexpr = "cvt.rn.bf16x2.f32 $0, $2, $1;"
+        halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.bfloat16, is_pure=True, pack=2)
+    else:
+        asm: gl.constexpr = "cvt.rn.f16x2.f32 $0, $2, $1;"
+        halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.float16, is_pure=True, pack=2)
+    return halves
+
+
+@gluon.jit
 def weigh(
     dot,
     n,
@@ -456,12 +476,15 @@ def weigh(
     """One step of the online softmax: weights [ROWS, BLOCK_N], by how much to rescale what came before."""
     BLOCK_N: gl.constexpr = dot.shape[1]
     layout: gl.constexpr = dot.type.layout
-    scale_over_cap, cap_log2, pos = context
-    column = n + gl.arange(0, BLOCK_N, gl.SliceLayout(0, layout))[None, :]
+    scale_over_cap, cap_log2, pos, pos_minus_4096 = context
+    column = n + gl.arange(0, BLOCK_N, gl.SliceLayout(0, layout))
+    if MASKED:
+        column = one_by_one(column)
+    column = column[None, :]
     k = column  # past the last key it is masked, whatever it gives
     logit = logits(dot, scale_over_cap, cap_log2, FAST_TANH)
     if MASKED:
-        logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
+        logit = tl.where(keeps(pos, k, pos_minus_4096), logit, float("-inf"))
     new_max = gl.maximum(row_max, gl.max(logit, 1))
     reference = gl.where(new_max == float("-inf"), 0.0, new_max)  # a row that has kept nothing yet
     rescale = gl.exp2(row_max - reference)
@@ -547,7 +570,7 @@ def attend_tiles(
 
         n = place_of(i, walk, k_len, BLOCK_N)
         new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED, FAST_TANH)
-        new = gl.convert_layout(new.to(weights.dtype), weights.type.layout)
+        new = gl.convert_layout(in_pairs(new, weights.dtype), weights.type.layout)
         if not MASKED:
             if LATE:
                 row_sum = in_order(row_sum)
@@ -588,7 +611,8 @@ def consumer(
     row = q_first + gl.arange(0, ROWS, by_row)
     q = tl.minimum(row, q_len - 1)[:, None]
     pos = q + (k_len - q_len)
-    context = (scale_over_cap, cap_log2, pos)
+    pos_minus_4096 = pos - 4096
+    context = (scale_over_cap, cap_log2, pos, pos_minus_4096)
     row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
     row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
@@ -605,7 +629,7 @@ def consumer(
         weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False, FAST_TANH)
     else:
         weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True, FAST_TANH)
-    weights = gl.convert_layout(weights.to(keys.dtype), gl.DotOperandLayout(0, outputs, 2))
+    weights = gl.convert_layout(in_pairs(weights, keys.dtype), gl.DotOperandLayout(0, outputs, 2))
     state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
     last = gl.maximum(walk[-1], 1) - 1
@@ -849,7 +873,10 @@ def accumulate_dkdv(
         k = tl.minimum(column, k_len - 1) if MASKED else column
         logit, derivative = logits_and_derivative(dot, scale_over_cap, cap_log2, FAST_TANH)
         if MASKED:
-            logit = tl.where((row < q_len) & (column < k_len) & keeps(pos, k), logit, float("-inf"))
+            pos_minus_4096 = pos - 4096
+            logit = tl.where(
+                (row < q_len) & (column < k_len) & keeps(pos, k, pos_minus_4096), logit, float("-inf")
+            )
         exponent = logit - lse2
         if EXACT:
             exponent -= rest
@@ -994,7 +1021,7 @@ def accumulate_dq(
 ):
     """Add to dQ [BLOCK_M, BLOCK_D] what some keys give."""
     lse2, rest, delta = stats
-    scale_over_cap, cap_log2, pos = context
+    scale_over_cap, cap_log2, pos, pos_minus_4096 = context
     k_len = keys_of[3]
     lo, hi, gaps = walk
     for step in tl.range(lo, hi, BLOCK_N):
@@ -1007,7 +1034,7 @@ def accumulate_dq(
         k = tl.minimum(column, k_len - 1) if MASKED else column
         logit, derivative = logits_and_derivative(dot, scale_over_cap, cap_log2, FAST_TANH)
         if MASKED:
-            logit = tl.where((column < k_len) & keeps(pos, k), logit, float("-inf"))
+            logit = tl.where((column < k_len) & keeps(pos, k, pos_minus_4096), logit, float("-inf"))
         exponent = logit - lse2
         if EXACT:
             exponent -= rest
@@ -1073,7 +1100,8 @@ def dq_kernel(
     pos = q + (k_len - q_len)
     scale_over_cap = scale / cap
     cap_log2 = 1.4426950408889634 * cap
-    context = (scale_over_cap, cap_log2, pos)
+    pos_minus_4096 = pos - 4096
+    context = (scale_over_cap, cap_log2, pos, pos_minus_4096)
 
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
@@ -1273,7 +1301,10 @@ def accumulate_backward(
         k = tl.minimum(column, k_len - 1) if MASKED else column
         logit, derivative = logits_and_derivative(dot, scale_over_cap, cap_log2, FAST_TANH)
         if MASKED:
-            logit = tl.where((row < q_len) & (column < k_len) & keeps(pos, k), logit, float("-inf"))
+            pos_minus_4096 = pos - 4096
+            logit = tl.where(
+                (row < q_len) & (column < k_len) & keeps(pos, k, pos_minus_4096), logit, float("-inf")
+            )
         lse2 = lse2s.index(slot).reshape([BLOCK_M]).load(by_query)[None, :]
         weights = tl.exp2(logit - lse2)
         gain = tl.where(weights > 0.0, weights * derivative, 0.0)
@@ -1865,7 +1896,7 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_17fe8d32395c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_ebcf7516f4da_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
