@@ -721,8 +721,8 @@ class HopperForward:
     ``logits`` is the call that gives a tile's, ``context`` what its loop takes, ``positions`` which of q, k
     and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the values that a consumer
     takes from its kernel, ``keep`` says which scores of a masked tile count, ``searches`` are the lines of
-    ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so must stay inside the
-    sequence.
+    ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an
+    input depends on the key, and so must stay inside the sequence.
     """
 
     logits: str

@@ -10,8 +10,9 @@ f is 3 where the score amplifies errors, and for fewer than 16 elements: there t
 is a matter of luck. A is the size of what was summed. Without it a correct kernel fails where the true value
 is 0 and the baseline exact; in float32 the baseline is as good as any kernel. The weights are exp(s - lse) of
 float32 scores, so their relative error grows with the largest kept score. W is what the rounding of ``out``
-alone may do to a gradient: a kernel that keeps only out and lse takes delta = rowsum(dO * O) from the rounded out. The
-baseline does so too, but where a gradient has few elements its error may be 0 by luck. NaN never passes.
+alone may do to a gradient: a kernel that keeps only out and lse takes delta = rowsum(dO * O) from the rounded
+out. The baseline does so too, but where a gradient has few elements its error may be 0 by luck. NaN never
+passes.
 """
 
 from __future__ import annotations
