@@ -13,7 +13,8 @@ from attngen.emit.layout import fitted
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
-_IMPORTS = {"math", "numbers", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
+_IMPORTS = {"copy", "functools", "math", "numbers"}
+_IMPORTS |= {"torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
 _GLUON = "triton.experimental.gluon"
 _IMPORTS |= {"triton._C.libtriton", f"{_GLUON}.language._core"}
 _IMPORTS |= {"triton.experimental", _GLUON, f"{_GLUON}.language.nvidia.hopper", f"{_GLUON}.nvidia.hopper"}
@@ -43,7 +44,7 @@ def inspect(text: str) -> None:
     nodes = list(ast.walk(ast.parse(text)))
     callable_names = {n for n in dir(builtins) if not n.startswith("_")} - _FORBIDDEN
     for node in nodes:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             callable_names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]

@@ -669,6 +669,7 @@ class Call:
     call_doc: str
     inputs: tuple[InputView, ...]
     operator_names: tuple[str, ...]
+    tensor_count: int  # of operator_names: q, k, v, the inputs, the seed
     operator_arguments: tuple[tuple[str, str], ...]
     input_gradients: str
     param_kinds: tuple[str, ...]
