@@ -1,0 +1,415 @@
+"""The short way of a plain call changes nothing but its time: a launch that is repeated is the fresh one.
+
+Kernels are stood in for by objects that note their arguments, so that launches for sm_90, with descriptors,
+can be compared where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import triton
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_calls import qkv, same_bits, variant_of
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attngen.variant import Variant
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="about the kernels")
+
+SPECS = {
+    "plain": ("mask = causal",),
+    "inputs": (
+        "input gate: float32[heads] grad",
+        "input bias: float16[1, heads, q_len, k_len]",
+        "score = score * gate[h] + bias[0, h, q, k]",
+    ),
+    "params": (
+        "param cap: float = 2.0",
+        "param width: int = 4",
+        "param on: bool = True",
+        "param p: float = 0.25",
+        "score = softcap(score, cap) if on else score",
+        "mask = dist < width",
+        "dropout = p",
+    ),
+    "product": (
+        "input r_q: float16[batch, heads, q_len, 8]",
+        "input r_k: float16[batch, heads, k_len, 8]",
+        "score = score + dot(r_q[b, h, q], r_k[b, h, k])",
+    ),
+    "no_softmax": ("normalize = relu",),
+}
+HEADS = 2
+
+
+def spec(kind: str) -> Variant:
+    return variant_of(*SPECS[kind])
+
+
+def inputs(kind: str, q_len: int, k_len: int, batch: int) -> dict[str, Tensor]:
+    shapes = {
+        "gate": (HEADS,),
+        "bias": (1, HEADS, q_len, k_len),
+        "r_q": (batch, HEADS, q_len, 8),
+        "r_k": (batch, HEADS, k_len, 8),
+    }
+    declared = {i.name: getattr(torch, i.dtype) for i in spec(kind).ir.inputs}
+    return {n: torch.randn(shapes[n]).to(d) for n, d in declared.items()}
+
+
+# ---- What is launched -------------------------------------------------------------------------------------
+
+
+class Compiled(triton.compiler.CompiledKernel):
+    """What Triton made of a kernel: it notes how it is launched."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *arguments: self.kernel.noted.append((self.kernel.name, grid, arguments))
+
+
+class Kernel:
+    """A kernel that is launched for the first time with what it is called with."""
+
+    def __init__(self, name: str, kernel: Any, noted: list[Any]) -> None:
+        self.name, self.arg_names, self.noted = name, kernel.arg_names, noted
+        self.fresh = 0
+
+    def __getitem__(self, grid: Any) -> Callable[..., Compiled]:
+        def run(*arguments: Any, **named: Any) -> Compiled:
+            self.fresh += 1
+            rest = (named[name] for name in self.arg_names[len(arguments) :])
+            self.noted.append((self.name, (*grid, 1, 1)[:3], (*arguments, *rest)))
+            return Compiled(self)
+
+        return run
+
+
+@contextmanager
+def noted_launches(module: ModuleType, target: str) -> Iterator[tuple[list[Any], list[Kernel]]]:
+    """Where the module's forward kernels are noted instead of run, as on ``target``; no call was seen."""
+    noted: list[Any] = []
+    kernels = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("forward_kernel", "hopper_forward_kernel"):
+            if hasattr(module, name):
+                kernels.append(Kernel(name, getattr(module, name), noted))
+                patch.setattr(module, name, kernels[-1])
+        patch.setattr(module, "target_of", lambda q: "float32" if q.dtype == torch.float32 else target)
+        patch.setattr(module, "CALLS", {})
+        patch.setattr(torch.cuda, "current_device", lambda: -1)  # where CPU tensors say that they are
+        yield noted, kernels
+
+
+def readable(argument: Any, results: dict[int, str]) -> Any:
+    """An argument as Triton's launcher reads it; addresses among ``results`` by name."""
+    if isinstance(argument, Tensor):
+        argument = argument.data_ptr()
+    if hasattr(argument, "base"):
+        own = {n: x for n, x in vars(argument).items() if n != "base"}
+        return readable(argument.base.data_ptr(), results), own
+    return results.get(argument, argument) if type(argument) is int else argument
+
+
+def laid(x: Tensor, place: str) -> Tensor:
+    if place == "apart":
+        return torch.cat([x, x], 3)[..., : x.shape[3]]
+    if place == "heads last":
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if place == "odd":  # no multiple of 16 bytes
+        room = torch.empty(x.numel() + 1, dtype=x.dtype)
+        return room[1:].view(x.shape).copy_(x)
+    return x
+
+
+PARAMS = {
+    "cap": (2.0, 2, 3.0, True, "2"),
+    "width": (4, 4.0, True, 1, 2**31),
+    "on": (True, False, 1),
+    "p": (0.25, 0.0, -0.0, 1, 2.0),
+    "seed": (3, torch.tensor([4])),
+}
+WRONG: dict[str, Callable[[Tensor], Any]] = {
+    "double": lambda x: x.detach().double(),
+    "no batch": lambda x: x.detach()[0],
+    "empty": lambda x: x.detach()[:0],
+    "a list": lambda x: [x],
+}
+
+
+def choices(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    """What a call is made of: few values of each, so that many calls are alike or differ in one thing."""
+    names = ["q", "k", "v", *(i.name for i in spec(kind).ir.inputs)]
+    own = {n: st.sampled_from(x) for n, x in PARAMS.items()} if kind == "params" else {}
+    return st.fixed_dictionaries(
+        {
+            "lengths": st.sampled_from([(64, 64), (64, 200), (200, 64), (1, 64)]),
+            "batch, width": st.sampled_from([(1, 64), (1, 128), (2, 64), (1, 40)]),
+            "dtype": st.sampled_from([torch.float16, torch.float16, torch.float32]),
+            "laid": st.sampled_from([None, None, *names]),
+            "place": st.sampled_from(["apart", "heads last", "odd"]),
+            "wants": st.sampled_from([(), ("q",), ("k", "v"), tuple(names)]),
+            "wrong": st.sampled_from([None] * 8 + names),
+            "how": st.sampled_from(list(WRONG)),
+            "layout": st.sampled_from(["bhsd", "bhsd", "bshd"]),
+            "deterministic": st.sampled_from([None, True]),
+            "grad": st.booleans(),
+            "precision": st.sampled_from(["highest", "highest", "high"]),
+            "own": st.fixed_dictionaries(own),
+        }
+    )
+
+
+def arguments_of(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+    (q_len, k_len), (batch, width), dtype = choice["lengths"], choice["batch, width"], choice["dtype"]
+    q, k, v = (torch.randn(batch, HEADS, n, width, dtype=dtype) for n in (q_len, k_len, k_len))
+    named: dict[str, Any] = {"q": q, "k": k, "v": v, **inputs(kind, q_len, k_len, batch)}
+    if choice["laid"] is not None and named[choice["laid"]].dim() == 4:
+        named[choice["laid"]] = laid(named[choice["laid"]], choice["place"])
+    named = {n: x.requires_grad_(n in choice["wants"]) for n, x in named.items()}
+    if choice["layout"] == "bshd":
+        named |= {n: named[n].transpose(1, 2) for n in "qkv"}
+    if choice["wrong"] is not None:
+        named[choice["wrong"]] = WRONG[choice["how"]](named[choice["wrong"]])
+    return {**named, "layout": choice["layout"], "deterministic": choice["deterministic"], **choice["own"]}
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        return type(error), str(error)
+
+
+def unplaced(argument: Any, known: set[int]) -> Any:
+    """An argument, but for addresses that are new in every call: of the seed, and of the parts of lse."""
+    return "new" if type(argument) is int and argument > 2**32 and argument not in known else argument
+
+
+def called(variant: Variant, call: dict[str, Any], noted: list[Any]) -> Any:
+    """All there is to see of a call: its error, or its results and launches."""
+    noted.clear()
+    more = {"return_lse": True} if variant.ir.is_softmax else {}
+    results = outcome(lambda: variant(**call, **more))
+    if not more and isinstance(results, Tensor):
+        results = (results,)
+    if not isinstance(results[0], Tensor):
+        return results
+    places = {x.data_ptr(): n for n, x in zip(("out", "lse"), results, strict=False)}
+    known = {x.data_ptr() for x in call.values() if isinstance(x, Tensor)}
+    launched = [
+        (name, grid, [unplaced(readable(x, places), known) for x in arguments])
+        for name, grid, arguments in noted
+    ]
+    return [(x.shape, x.stride(), x.dtype, x.requires_grad) for x in results], launched
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_80"])
+@pytest.mark.parametrize("kind", SPECS)
+def test_what_a_call_launches_and_raises_is_the_same_whatever_was_called_before(
+    kind: str, target: str
+) -> None:
+    variant = spec(kind)
+    module: Any = variant.module
+    repeated: list[int] = []
+
+    @settings(max_examples=10)
+    @given(st.lists(choices(kind), min_size=8, max_size=12))
+    def check(sequence: list[dict[str, Any]]) -> None:
+        with noted_launches(module, target) as (noted, kernels):
+            for choice in sequence:
+                call = arguments_of(kind, choice)
+                torch.set_float32_matmul_precision(choice["precision"])
+                with nullcontext() if choice["grad"] else torch.no_grad():
+                    found = called(variant, call, noted)
+                    before = sum(kernel.fresh for kernel in kernels)
+                    again = called(variant, call, noted)
+                    repeated.append(len(noted) and before == sum(kernel.fresh for kernel in kernels))
+                    with pytest.MonkeyPatch.context() as patch:
+                        patch.setattr(module, "CALLS", {})
+                        assert found == again == called(variant, call, noted)
+
+    try:
+        check()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert sum(repeated) > 10
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_80"])
+@pytest.mark.parametrize("kind", SPECS)
+def test_a_call_like_one_before_makes_no_fresh_launch_and_has_its_own_addresses(
+    kind: str, target: str
+) -> None:
+    module: Any = spec(kind).module
+    with noted_launches(module, target) as (noted, kernels), torch.no_grad():
+        for _ in range(3):
+            q, k, v = (torch.randn(1, HEADS, 64, 64, dtype=torch.float16) for _ in "qkv")
+            named = inputs(kind, 64, 64, 1)
+            spec(kind)(q, k, v, **named)
+            _, _, arguments = noted[-1]
+            read = [readable(x, {}) for x in arguments]
+            addresses = {x[0] if isinstance(x, tuple) and len(x) == 2 else x for x in read}
+            assert {x.data_ptr() for x in (q, k, v)} <= {a for a in addresses if type(a) is int}
+        assert sum(kernel.fresh for kernel in kernels) == 1
+        assert len(noted) == 3
+
+
+def test_what_calls_leave_behind_is_bounded_and_holds_no_tensor() -> None:
+    module: Any = spec("plain").module
+    with noted_launches(module, "sm_90") as (noted, _), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOST_CALLS", 4)
+        alive = []
+        for length in range(64, 72):
+            q, k, v = (torch.randn(1, HEADS, length, 64, dtype=torch.float16) for _ in "qkv")
+            for x in (q, k, v, *(spec("plain")(q, k, v, return_lse=True) for _ in range(2))):
+                alive += [weakref.ref(y) for y in ([x] if isinstance(x, Tensor) else x)]
+            assert len(module.CALLS) <= 4
+        assert len(noted) == 16
+        noted.clear()
+        del q, k, v, x
+        gc.collect()
+        assert not any(ref() is not None for ref in alive[:-2])
+
+
+def test_one_tensor_given_thrice_is_no_reason_to_take_it_for_the_next_calls_three() -> None:
+    module: Any = spec("plain").module
+    q, k, v = (torch.randn(1, HEADS, 64, 64, dtype=torch.float16) for _ in "qkv")
+    with noted_launches(module, "sm_90") as (noted, kernels):
+        for call in ((q, q, q), (q, k, v)):
+            spec("plain")(*call)
+        addresses = [x.base.data_ptr() for x in noted[-1][2] if hasattr(x, "base")]
+    assert sum(kernel.fresh for kernel in kernels) == 1
+    assert addresses[:3] == [x.data_ptr() for x in (q, k, v)]
+
+
+# ---- The operators, and what only they can serve ----------------------------------------------------------
+
+
+def given_to(kind: str) -> dict[str, Any]:
+    torch.manual_seed(1)
+    call: dict[str, Any] = dict(zip("qkv", qkv(heads=HEADS, q_len=20, dtype="float16"), strict=True))
+    call |= inputs(kind, 20, 20, 1)
+    learned = {i.name for i in spec(kind).ir.inputs if i.grad}
+    call = {n: x.requires_grad_(n in ("q", "k", "v") or n in learned) for n, x in call.items()}
+    return {**call, "seed": 5} if kind == "params" else call
+
+
+def everything(kind: str, call: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The results and the gradients of a call."""
+    results = spec(kind)(**call, **({"return_lse": True} if spec(kind).ir.is_softmax else {}))
+    results = results if isinstance(results, tuple) else (results,)
+    leaves = [x for x in call.values() if isinstance(x, Tensor) and x.requires_grad]
+    return (*results, *torch.autograd.grad([x.float().square().sum() for x in results], leaves))
+
+
+def through_operators(module: Any, patch: pytest.MonkeyPatch) -> list[str]:
+    """From now on every call goes through torch's operators; which of them ran is noted."""
+    patch.setattr(module, "is_plain", lambda *tensors: False)
+    return operators_noted(module, patch)
+
+
+def operators_noted(module: Any, patch: pytest.MonkeyPatch) -> list[str]:
+    ran: list[str] = []
+
+    def noted(name: str, operator: Any) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            ran.append(name)
+            return operator(*arguments)
+
+        return run
+
+    for name in ("forward_operator", "backward_operator"):
+        patch.setattr(module, name, noted(name, getattr(module, name)))
+    return ran
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_a_plain_call_has_the_operators_results_and_gradients_to_the_bit(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = spec(kind).module
+    short = [everything(kind, given_to(kind)) for _ in range(2)]
+    ran = through_operators(module, monkeypatch)
+    long = everything(kind, given_to(kind))
+    assert ran == ["forward_operator", "backward_operator"]
+    assert same_bits(short[0], long)
+    assert same_bits(short[1], long)
+
+
+class Watching(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Own(Tensor):
+    """A subclass, as whose methods torch calls the operators."""
+
+
+def test_whoever_watches_torch_sees_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (x.requires_grad_() for x in qkv(heads=HEADS, q_len=20))
+    want = spec("plain")(q, k, v)
+    with Watching() as watching:
+        out = spec("plain")(q, k, v)
+        out.sum().backward()
+    operators = [name for name in watching.seen if "attngen" in name]
+    assert [name.split(".")[1] for name in operators] == ["forward", "backward"]
+    assert torch.equal(out, want)
+
+    ran = operators_noted(spec("plain").module, monkeypatch)
+    spec("plain")(q, k, v).sum().backward()
+    assert ran == []
+    assert torch.equal(spec("plain")(*(x.detach().as_subclass(Own) for x in (q, k, v))), want)
+    assert ran == ["forward_operator"]
+    graph = make_fx(lambda *x: spec("plain")(*x))(q.detach(), k.detach(), v.detach())
+    assert any("forward" in str(node.target) for node in graph.graph.nodes)
+    with FakeTensorMode() as mode:
+        assert spec("plain")(*(mode.from_tensor(x) for x in (q, k, v))).shape == want.shape
+    with pytest.raises(RuntimeError, match=r"(?s)vmap"):
+        torch.func.vmap(spec("plain"))(*(x.detach()[None] for x in (q, k, v)))
+
+
+def test_a_negated_view_is_read_as_its_copy_is() -> None:
+    q, k, v = qkv(heads=HEADS, q_len=20)
+    negated = torch.complex(torch.zeros_like(q), -q).conj().imag
+    assert negated.is_neg()
+    assert torch.equal(spec("plain")(negated, k, v), spec("plain")(q, k, v))
+
+
+def test_a_gradient_of_gradients_still_raises_where_a_first_one_went_past_the_operators() -> None:
+    q, k, v = (x.requires_grad_() for x in qkv(heads=HEADS, q_len=20))
+    torch.autograd.grad(spec("plain")(q, k, v).sum(), q)
+    first = torch.autograd.grad(spec("plain")(q, k, v).sum(), q, create_graph=True)[0]
+    with pytest.raises(NotImplementedError, match="second backward"):
+        torch.autograd.grad(first.sum(), k)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0])
+def test_params_that_are_equal_but_not_alike_are_told_apart(value: float) -> None:
+    variant = variant_of("param c: float", "score = where(1.0 / c > 0.0, score, -score)")
+    q, k, v = qkv(q_len=20)
+    results = [variant(q, k, v, c=c) for c in (value, -value, value)]
+    assert torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[1])
+    with pytest.raises(TypeError, match="c: expected a number, got bool"):
+        variant(q, k, v, c=False)
