@@ -1558,6 +1558,17 @@ def takes_tma(*tensors):
     )
 
 
+def tiles_each(q):
+    """Tiles of 64 queries for each multiprocessor."""
+    tiles = triton.cdiv(q.shape[2], 64) * q.shape[0] * q.shape[1]
+    return tiles / torch.cuda.get_device_properties(q.device).multi_processor_count
+
+
+def is_short(q, v):
+    """Whether the forward does without descriptors: narrow heads, and not a tile for every multiprocessor."""
+    return max(q.shape[3], v.shape[3]) <= 64 and tiles_each(q) <= 1
+
+
 def outer_strides(x):
     """(stride in elements, size) of batch, heads and length."""
     return tuple(zip(x.stride()[:3], x.shape[:3], strict=True))
@@ -1647,8 +1658,13 @@ def require_kernels(q):
 
 
 def launch(kernel, grid, *arguments, **constants):
-    """Run the kernel; returns what ``repeat_of`` takes to do it again."""
-    return kernel, kernel[grid](*arguments, **constants), grid, arguments, constants
+    """Run a kernel."""
+    return kernel[grid](*arguments, **constants)
+
+
+def room(x, *shape, zero=False):
+    """Room of this shape for float32 numbers, on x's device."""
+    return x.new_zeros(shape, dtype=torch.float32) if zero else x.new_empty(shape, dtype=torch.float32)
 
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
@@ -1659,6 +1675,14 @@ HOPPER_TILES = {
     64: None,
     128: (1, 64, 2, 232, False, False, 2),
     256: (2, 64, 2, 240, False, False, 1),
+}
+
+# With more tiles of 64 queries a multiprocessor than this, by largest head dimension, this forward is the faster
+# one: its programs are larger, and few of them leave more of the card idle.
+FILLED = {
+    64: 6,
+    128: 1,
+    256: 1,
 }
 
 # Of every tile in shared memory: rows of at least 64 numbers of 16 bits, swizzled over 128 bytes.
@@ -1676,6 +1700,12 @@ def hopper_tile(q, v):
     return next(tile for limit, tile in HOPPER_TILES.items() if width <= limit)
 
 
+def is_filled(q, v):
+    """Whether the forward for sm_90 fills the card."""
+    width = max(q.shape[3], v.shape[3])
+    return tiles_each(q) > next(tiles for limit, tiles in FILLED.items() if width <= limit)
+
+
 def shared_source(x, rows, least=64):
     """A descriptor of x's tiles of ``rows`` rows and ``least`` or more columns; beyond x they read as 0."""
     columns = max(least, triton.next_power_of_2(x.shape[3]))
@@ -1683,12 +1713,12 @@ def shared_source(x, rows, least=64):
     return GluonDescriptor(x, list(x.shape), [*strides, 1], [1, 1, rows, columns], SHARED_TILE)
 
 
-def launch_hopper_forward(q, k, v, cap, out, lse):
+def launch_hopper_forward(q, k, v, cap, out, lse, launch=launch):
     """Fill out and lse as ``launch_forward`` does."""
     parts, block_n, stages, registers, turns, late, programs = hopper_tile(q, v)
     grid = (triton.cdiv(q.shape[2], parts * 64) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
-        return launch(
+        launch(
             hopper_forward_kernel,
             grid,
             shared_source(q, 64),
@@ -1721,15 +1751,17 @@ def takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
     return wanted and takes_hopper(q, k, v, d_out, dk, dv)
 
 
-def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv):
+def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launch, room):
     """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
     width = triton.next_power_of_2(max(q.shape[3], v.shape[3]))
     block_m, block_n = 8192 // width, 128  # two warpgroups of 64 keys, for each a part of dQ of [64, 64]
     rows, padded = lse2.shape
-    sums = lse2.new_zeros(rows * padded * width // 256, 256)
+    sums = room(q, rows * padded * width // 256, 256, zero=True)
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     own = variant_arguments(q, k, v, cap)
-    hopper_backward_kernel[(triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],)](
+    launch(
+        hopper_backward_kernel,
+        (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
         shared_source(q, block_m, width),
         shared_source(k, block_n, width),
         shared_source(v, block_n // 2, width),
@@ -1746,7 +1778,9 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv):
         FAST_TANH=True,
         num_warps=4,
     )
-    finish_dq_kernel[(padded // 64 * rows,)](
+    launch(
+        finish_dq_kernel,
+        (padded // 64 * rows,),
         sums,
         dq,
         strides_of(dq),
@@ -1760,17 +1794,18 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv):
     )
 
 
-def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum):
-    """Fill out [batch, heads, q_len, v_dim] and, of each row, lse and its two parts; returns the launch."""
+def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum, launch=launch):
+    """Fill out [batch, heads, q_len, v_dim] and, of each row, lse and its two parts."""
     require_kernels(q)
-    if hopper_tile(q, v) and takes_hopper(q, k, v, out):
-        return launch_hopper_forward(q, k, v, cap, out, lse)
+    if hopper_tile(q, v) and takes_hopper(q, k, v, out) and is_filled(q, v):
+        launch_hopper_forward(q, k, v, cap, out, lse, launch)
+        return
     tile = tiles_of(q, v)[0]
-    tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v)
+    tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v) and not is_short(q, v)
     constants = constants_of(q, k, v, tile, tma)
     grid = (triton.cdiv(q.shape[2], tile[0]) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
-        return launch(
+        launch(
             forward_kernel,
             grid,
             *sources_of(tile, tma, constants, q, k, v),
@@ -1788,7 +1823,24 @@ def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum):
         )
 
 
-def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, dv, deterministic):
+def launch_backward(
+    q,
+    k,
+    v,
+    cap,
+    out,
+    lse,
+    row_max,
+    log2_sum,
+    d_out,
+    d_lse,
+    dq,
+    dk,
+    dv,
+    deterministic,
+    launch=launch,
+    room=room,
+):
     """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
     if d_out.stride(3) != 1 or 0 in d_out.stride():
@@ -1799,12 +1851,14 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
     tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v, d_out)
     rows = q.shape[0] * q.shape[1]
     padded = triton.cdiv(q.shape[2], ROW_PADDING) * ROW_PADDING
-    lse2, delta, rest = q.new_empty(3, rows, padded, dtype=torch.float32)
+    lse2, delta, rest = room(q, 3, rows, padded)
     strides = (strides_of(q), strides_of(k), strides_of(v), strides_of(d_out))
     own = variant_arguments(q, k, v, cap)
     with torch.cuda.device_of(q):
         constants = constants_of(q, k, v, dkdv_tile, tma)
-        delta_kernel[(padded // 64 * rows,)](
+        launch(
+            delta_kernel,
+            (padded // 64 * rows,),
             out,
             d_out,
             lse,
@@ -1826,10 +1880,12 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
             HAS_DLSE=d_lse is not None,
         )
         if not deterministic and takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
-            launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv)
+            launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launch, room)
             return
         if dk.numel():
-            dkdv_kernel[(triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],)](
+            launch(
+                dkdv_kernel,
+                (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
                 *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
                 *row_sources(dkdv_tile, tma, lse2, rest, delta),
                 dk,
@@ -1856,13 +1912,13 @@ def launch_backward(q, k, v, cap, out, lse, row_max, log2_sum, d_out, d_lse, dq,
             padded,
             *own,
         )
-        dq_kernel[grid](*arguments, **constants)
+        launch(dq_kernel, grid, *arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_ed49d3acb9ed_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1ea283f7d7fc_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -1945,7 +2001,8 @@ def save_for_backward(ctx, inputs, output):
     ctx.scalars = arguments[len(tensors) :]
 
 
-def backward(ctx, d_out, d_lse, _):
+def gradients_of(ctx, run_backward, d_out, d_lse):
+    """The gradients of the forward's arguments; ``run_backward`` may be the operator, too."""
     *tensors, out, lse, parts = ctx.saved_tensors
     nothing = (None,) * 6
     if d_out is None and d_lse is None:
@@ -1953,9 +2010,7 @@ def backward(ctx, d_out, d_lse, _):
     if d_out is None:
         d_out = torch.zeros_like(out)
     needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
-    unseen = is_plain(*tensors, *(x for x in (d_out, d_lse) if x is not None)) and not torch.is_grad_enabled()
-    run = run_backward if unseen else backward_operator  # the same kernels
-    dq, dk, dv = run(
+    dq, dk, dv = run_backward(
         *tensors,
         *ctx.scalars,
         ctx.bshd,
@@ -1970,6 +2025,10 @@ def backward(ctx, d_out, d_lse, _):
     )
     wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)
     return *wanted, *nothing[3:]
+
+
+def backward(ctx, d_out, d_lse, _):
+    return gradients_of(ctx, backward_operator, d_out, d_lse)
 
 
 def refuse_second(ctx, *gradients):
@@ -2077,8 +2136,8 @@ def under_autocast(q, k, v, inputs):
 # ---- Calls seen before -------------------------------------------------------------------------------------
 
 # Checks, tiles, strides and Triton's own look at a kernel's arguments cost a short call more time than its
-# kernel. All of it follows from the call's likeness, so it is done once: a later call that is alike makes room
-# for its results and repeats the launch at its own addresses. Nothing of torch stands between either.
+# kernel. All of it follows from the call's likeness, and is done once: a later call that is alike makes room
+# for its results and repeats the launch at its own addresses. Torch's dispatcher stands before neither.
 
 CALLS = {}  # likeness -> Call
 MOST_CALLS = 1024
@@ -2087,18 +2146,21 @@ MOST_CALLS = 1024
 WATCHERS = ("_are_functorch_transforms_active", "_get_tracing_state", "_len_torch_dispatch_stack")
 KNOWS_WATCHERS = all(hasattr(torch._C, name) for name in WATCHERS)
 
-
-# Whether the kernels above take CPU tensors.
+# Whether the kernels take CPU tensors.
 INTERPRETED = triton.knobs.runtime.interpret
 
 
 def is_plain(*tensors):
     """Whether the kernels may run on these tensors without torch's dispatcher.
 
-    They may not where it does more than run them: for subclasses, under torch.compile, tracers, transforms
-    and modes, for CPU tensors that are not the interpreter's, or for tensors that hold no numbers as they are.
+    They may not where it does more than run them: for subclasses of tensors, under torch.compile, tracers,
+    transforms and modes, for negated views and those without memory, on CPUs but in the interpreter.
     """
     if torch.compiler.is_compiling() or not KNOWS_WATCHERS or torch.overrides.has_torch_function(tensors):
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    if torch._C._get_tracing_state() is not None:
         return False
     for x in tensors:
         if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
@@ -2107,11 +2169,7 @@ def is_plain(*tensors):
             return False
         if x.is_neg() or x.data_ptr() == 0:
             return False
-    return (
-        torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._get_tracing_state() is None
-    )
+    return True
 
 
 def likeness(tensors, layout, params):
@@ -2149,96 +2207,202 @@ def elsewhere(descriptor):
     return at
 
 
-class Repeat:
-    """A launch as a function of its tensors' addresses, each a multiple of 16 bytes."""
+class Record:
+    """Runs kernels and makes room for them, and notes both."""
 
-    def __init__(self, launched, tensors):
-        """Of a launch on ``tensors``. Raises LookupError if it took one that is no view of theirs."""
-        kernel, compiled, grid, arguments, constants = launched
-        self.run = compiled[(*grid, 1, 1)[:3]]
-        self.device = tensors[0].get_device()
-        self.arguments = [*arguments, *(constants[name] for name in kernel.arg_names[len(arguments) :])]
-        self.pointers, self.descriptors = [], []
-        for place, x in enumerate(self.arguments):
-            if isinstance(x, torch.Tensor):
-                self.pointers.append((place, number_of(x, tensors)))
-            elif hasattr(x, "base"):
-                self.descriptors.append((place, number_of(x.base, tensors), elsewhere(x)))
-            else:
-                continue
-            self.arguments[place] = None
+    def __init__(self):
+        self.launched, self.rooms = [], []
 
-    def __call__(self, addresses):
-        arguments = self.arguments.copy()
-        for place, number in self.pointers:
-            arguments[place] = addresses[number]
-        for place, number, at in self.descriptors:
-            arguments[place] = at(addresses[number])
-        if torch.cuda.current_device() == self.device:
-            self.run(*arguments)
-        else:
-            with torch.cuda.device(self.device):
-                self.run(*arguments)
+    def launch(self, kernel, grid, *arguments, **constants):
+        self.launched.append((kernel, kernel[grid](*arguments, **constants), grid, arguments, constants))
+
+    def room(self, x, *shape, zero=False):
+        self.rooms.append((room(x, *shape, zero=zero), shape, zero))
+        return self.rooms[-1][0]
 
 
-def number_of(x, tensors):
-    """Which of the tensors x is, or is a view of from its start."""
-    same = [number for number, y in enumerate(tensors) if x is y]
-    found = same or [number for number, y in enumerate(tensors) if x.data_ptr() == y.data_ptr()]
+def place_in(x, tensors):
+    """Which of the tensors has x in its memory, and how many bytes from its start. LookupError: not one."""
+    found = [(number, 0) for number, y in enumerate(tensors) if x is y]
+    if not found:
+        for number, y in enumerate(tensors):
+            last = sum((n - 1) * s for n, s in zip(y.shape, y.stride(), strict=True))
+            ahead = x.data_ptr() - y.data_ptr()
+            if y.numel() and 0 <= ahead <= last * y.element_size():
+                found.append((number, ahead))
     if len(found) != 1:
         raise LookupError("a tensor of the launcher's own")
     return found[0]
 
 
-def repeat_of(launched, tensors):
-    """The launch to be repeated for tensors like these, or None where that cannot be.
+class Relaunch:
+    """A launch as a function of its tensors' addresses."""
 
-    It cannot in the interpreter, nor where a kernel takes what the launcher made for this call.
-    """
-    if not isinstance(launched[1], triton.compiler.CompiledKernel):
+    def __init__(self, launched, tensors):
+        """Of a launch that took ``tensors`` and views of them."""
+        kernel, compiled, grid, arguments, constants = launched
+        self.compiled = compiled
+        self.grid = (*grid, 1, 1)[:3]
+        self.arguments = [*arguments, *(constants[name] for name in kernel.arg_names[len(arguments) :])]
+        self.pointers, self.descriptors = [], []
+        for place, x in enumerate(self.arguments):
+            if isinstance(x, torch.Tensor):
+                if x.numel():
+                    self.pointers.append((place, *place_in(x, tensors)))
+            elif hasattr(x, "base"):
+                self.descriptors.append((place, *place_in(x.base, tensors), elsewhere(x)))
+            elif isinstance(x, tuple) and any(isinstance(y, torch.Tensor) for y in x):
+                raise LookupError("a tensor in a tuple")
+            else:
+                continue
+            self.arguments[place] = 0
+
+    def run(self, addresses, stream):
+        """Launch on the current device. ``stream`` is what ``known_stream`` says."""
+        arguments = self.arguments.copy()
+        for place, number, ahead in self.pointers:
+            arguments[place] = addresses[number] + ahead
+        for place, number, ahead, at in self.descriptors:
+            arguments[place] = at(addresses[number] + ahead)
+        compiled = self.compiled
+        if stream is None:
+            compiled[self.grid](*arguments)
+        else:  # as JITFunction.run does where there are no hooks
+            function, metadata = compiled.function, compiled.packed_metadata
+            compiled.run(*self.grid, stream, function, metadata, None, None, None, *arguments)
+
+
+# Those whose ``CompiledKernel.run`` is known.
+KNOWS_LAUNCHER = triton.__version__.startswith(("3.6.", "3.7."))
+
+
+def known_stream(device):
+    """The current stream as a number, or None where Triton's own launcher has to see the launch."""
+    hooks = triton.knobs.runtime
+    for hook in (hooks.launch_enter_hook, hooks.launch_exit_hook):
+        if hook is not None and not (hasattr(hook, "calls") and not hook.calls):
+            return None
+    return triton.runtime.driver.active.get_current_stream(device) if KNOWS_LAUNCHER else None
+
+
+class Repeat:
+    """What was recorded, as a function of tensors like those it was recorded with."""
+
+    def __init__(self, record, tensors):
+        """Raises LookupError where a kernel took a tensor that is neither theirs nor the record's."""
+        self.device = tensors[0].get_device()
+        self.rooms = [(shape, zero) for _, shape, zero in record.rooms]
+        known = (*tensors, *(x for x, _, _ in record.rooms))
+        self.launches = [Relaunch(launched, known) for launched in record.launched]
+
+    def run(self, tensors):
+        """Whether it was done: only for addresses that are multiples of 16 bytes."""
+        addresses = [x.data_ptr() for x in tensors]
+        if not are_aligned(addresses):
+            return False
+        if torch.cuda.current_device() != self.device:
+            with torch.cuda.device(self.device):
+                return self.run(tensors)
+        rooms = [room(tensors[0], *shape, zero=zero) for shape, zero in self.rooms]
+        addresses += [x.data_ptr() for x in rooms]
+        stream = known_stream(self.device)
+        for relaunch in self.launches:
+            relaunch.run(addresses, stream)
+        return True
+
+
+def are_aligned(addresses):
+    """Whether all are multiples of 16 bytes, as Triton takes them to be where it compiles for that."""
+    bits = 0
+    for address in addresses:
+        bits |= address
+    return bits % 16 == 0
+
+
+def repeat_of(record, tensors):
+    """The Repeat, or None: for the interpreter's kernels, and those that took what a launcher computed."""
+    compiled = triton.compiler.CompiledKernel
+    if not all(isinstance(launched[1], compiled) for launched in record.launched):
+        return None
+    if not are_aligned([x.data_ptr() for x in tensors]):
         return None
     try:
-        return Repeat(launched, tensors)
+        return Repeat(record, tensors)
     except LookupError:
         return None
 
 
 class Call:
-    """What calls of one likeness share: the params as the checks gave them, and the launch once there was one.
+    """What calls of one likeness share: the checked params, and what to repeat, once it was recorded.
 
     ``records``: whether gradients flow to any of the tensors.
     """
 
     def __init__(self, params, records):
         self.params, self.records = params, records
-        self.repeat = None
+        self.repeats = {}
+        self.like_q = None  # whether the output lies as q does
         self.no_parts = None
 
     def room(self, q, v, bshd):
-        """As ``empty_forward``, and all of it apart; what has no elements is the same every time."""
-        if self.no_parts is None:
-            *results, parts = empty_forward(q, v, bshd)
-            halves = (parts, *parts)
-            self.no_parts = None if parts.numel() else halves
-            return (*results, *halves)
-        lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-        return like_rows(q, q.shape[2], v.shape[3], bshd), lse, *self.no_parts
+        """As ``empty_forward``, with what is known of its results."""
+        if self.like_q is None:
+            out, lse, parts = empty_forward(q, v, bshd)
+            like = torch.empty_like(q)
+            self.like_q = out.shape == like.shape and out.stride() == like.stride()
+            self.no_parts = None if parts.numel() else parts
+            return out, lse, parts
+        out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3], bshd)
+        lse = room(q, *q.shape[:3])
+        return out, lse, room(q, 2, *q.shape[:3]) if self.no_parts is None else self.no_parts
 
-    def run(self, q, k, v, cap, bshd, deterministic):
+    def repeats_of(self, kind, tensors):
+        """Whether what is known under ``kind`` could be done again for these tensors."""
+        repeat = self.repeats.get(kind)
+        return repeat is not None and repeat.run(tensors)
+
+    def forward(self, q, k, v, cap, bshd, deterministic):
         """As ``forward_operator``."""
-        out, lse, parts, row_max, log2_sum = self.room(q, v, bshd)
-        tensors = (q, k, v, out, lse, row_max, log2_sum)
-        addresses = [x.data_ptr() for x in tensors]
-        bits = 0
-        for address in addresses:
-            bits |= address
-        if self.repeat is not None and bits % 16 == 0:
-            self.repeat(addresses)
-        else:
-            tensors = [x.detach() for x in tensors]  # of which no two are one
-            launched = launch_forward(*tensors[:3], *self.params, *tensors[3:])
-            self.repeat = repeat_of(launched, tensors) if bits % 16 == 0 else self.repeat
+        out, lse, parts = self.room(q, v, bshd)
+        tensors = (q, k, v, out, lse, parts)
+        if not self.repeats_of("forward", tensors):
+            record = Record()
+            alone = [x.detach() for x in tensors]  # of which no two are one
+            q, k, v, *rows = alone
+            launch_forward(q, k, v, cap, rows[0], rows[1], *rows[2], launch=record.launch)
+            self.repeats["forward"] = repeat_of(record, alone) or self.repeats.get("forward")
         return out, lse, parts
+
+    def backward(self, q, k, v, cap, bshd, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
+        """As ``run_backward``, where no learned input's gradient is asked for."""
+        dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
+        tensors = (q, k, v, out, lse, parts, d_out, dq, dk, dv)
+        kind = (needs_q, needs_kv, deterministic, d_out.stride())
+        if d_lse is not None:
+            tensors, kind = (*tensors, d_lse), (*kind, d_lse.stride())
+        if not self.repeats_of(kind, tensors):
+            record = Record()
+            alone = [x.detach() for x in tensors]  # of which no two are one
+            q, k, v, out, lse, parts, d_out, dq, dk, dv, *rest = alone
+            launch_backward(
+                q,
+                k,
+                v,
+                cap,
+                out,
+                lse,
+                *parts,
+                d_out,
+                rest[0] if rest else None,
+                dq,
+                dk,
+                dv,
+                deterministic,
+                launch=record.launch,
+                room=record.room,
+            )
+            self.repeats[kind] = repeat_of(record, alone) or self.repeats.get(kind)
+        return dq, dk, dv
 
 
 def known_call(q, k, v, inputs, params, layout):
@@ -2262,14 +2426,17 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, *arguments):
-        *arguments, call = arguments
-        results = call.run(*arguments)
+        *arguments, ctx.call = arguments
+        results = ctx.call.forward(*arguments)
         save_for_backward(ctx, arguments, results)
         return results[:2]
 
     @staticmethod
     def backward(ctx, d_out, d_lse):
-        return *backward(ctx, d_out, d_lse, None), None
+        given = [x for x in (*ctx.saved_tensors, d_out, d_lse) if x is not None and x.numel()]
+        plain = not torch.is_grad_enabled() and is_plain(*given)
+        run = ctx.call.backward if plain else backward_operator
+        return *gradients_of(ctx, run, d_out, d_lse), None
 
 
 def run_attention(q, k, v, inputs, params, seed, return_lse, layout, deterministic):
@@ -2290,7 +2457,7 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
     elif call.records:
         out, lse = Attention.apply(*arguments, call)
     else:
-        out, lse, _ = call.run(*arguments)
+        out, lse, _ = call.forward(*arguments)
     if bshd:
         out = out.transpose(1, 2)
     return (out, lse) if return_lse else out

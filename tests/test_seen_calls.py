@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,7 +117,7 @@ class Kernel:
 
 @contextmanager
 def noted_launches(
-    module: ModuleType, target: str, stream: int | None = STREAM
+    module: ModuleType, target: str, stream: int | None = STREAM, multiprocessors: int = 1
 ) -> Iterator[tuple[list[Any], list[Kernel]]]:
     """Where the module's kernels are noted instead of run, as on ``target``; no call was seen."""
     noted: list[Any] = []
@@ -129,6 +129,8 @@ def noted_launches(
         patch.setattr(module, "target_of", lambda q: "float32" if q.dtype == torch.float32 else target)
         patch.setattr(module, "CALLS", {})
         patch.setattr(module, "known_stream", lambda device: stream)
+        card = SimpleNamespace(multi_processor_count=multiprocessors)
+        patch.setattr(torch.cuda, "get_device_properties", lambda device: card)
         patch.setattr(torch.cuda, "current_device", lambda: -1)  # where CPU tensors say that they are
         yield noted, kernels
 

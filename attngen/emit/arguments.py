@@ -17,6 +17,7 @@ from attngen.ir.nodes import AttentionIR, Expr, Input, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 from attngen.plan.plan import Plan
+from attngen.plan.short import BY_POINTERS
 from attngen.plan.tiles import reads_pairs
 
 _ALWAYS = ("heads", "kv_heads", "q_len", "k_len")  # arguments that every kernel has
@@ -65,6 +66,7 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
         host_math="math." in computed,
         host_float32="float32(" in computed,
         host_float64="float64(" in computed,
+        by_pointers=BY_POINTERS,
         tiles=_tiles(plan),
     )
 

@@ -13,6 +13,7 @@ from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
 from attngen.emit.view import HopperForward, HopperView, Ranges, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
+from attngen.plan.short import FILLED
 
 # What a consumer has by itself.
 _LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
@@ -34,5 +35,6 @@ def make_hopper(scope: Scope, tiles: Tiles, ranges: Ranges) -> HopperView:
         reads_by_key=any(mentions(n, "k") for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD)),
         searches=searches if any("hopper_search(" in line for line in searches) else (),
         tiles=tuple((width, repr(tile and astuple(tile))) for width, tile in hopper.tiles.items()),
+        filled=tuple(FILLED.items()),
     )
     return HopperView(forward)

@@ -656,6 +656,7 @@ class Launch:
     host_math: bool
     host_float32: bool
     host_float64: bool
+    by_pointers: int  # the widest heads that short work reads by pointers
     tiles: tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
 
 
@@ -692,6 +693,7 @@ class HopperForward:
     searches: tuple[str, ...]
     reads_by_key: bool
     tiles: tuple[tuple[int, str], ...]
+    filled: tuple[tuple[int, int], ...]  # from how many tiles a multiprocessor on it is the faster one
 
     @property
     def packed(self) -> str:
