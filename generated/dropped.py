@@ -1705,8 +1705,8 @@ HOPPER_TILES = {
     256: (2, 64, 2, 240, False, False, 1),
 }
 
-# With more tiles of 64 queries a multiprocessor than this, by largest head dimension, this forward is the faster
-# one: its programs are larger, and few of them leave more of the card idle.
+# With more tiles of 64 queries a multiprocessor than this, by largest head dimension, this forward is the
+# faster one: its programs are larger, and few of them leave more of the card idle.
 FILLED = {
     64: 6,
     128: 1,
@@ -1945,7 +1945,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_593a2705c8eb_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_e4ab57f304f7_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

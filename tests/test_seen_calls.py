@@ -26,6 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import attngen
 from attngen.variant import Variant
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="about the kernels")
@@ -312,6 +313,27 @@ def test_one_tensor_given_thrice_is_no_reason_to_take_it_for_the_next_calls_thre
         addresses = [x.base.data_ptr() for x in noted[-1][2] if hasattr(x, "base")]
     assert sum(kernel.fresh for kernel in kernels) == 1
     assert addresses[:3] == [x.data_ptr() for x in (q, k, v)]
+
+
+@pytest.mark.parametrize(
+    ("heads", "length", "width", "kernel"),
+    [
+        (16, 512, 64, "forward_kernel by pointers"),
+        (32, 512, 64, "forward_kernel"),
+        (16, 4096, 64, "hopper_forward_kernel"),
+        (16, 512, 128, "forward_kernel"),
+        (32, 512, 128, "hopper_forward_kernel"),
+    ],
+)
+def test_a_forward_takes_the_kernel_that_fills_the_card(
+    heads: int, length: int, width: int, kernel: str
+) -> None:
+    variant = attngen.compile("variant tested", backend="hopper")
+    with noted_launches(variant.module, "sm_90", multiprocessors=132) as (noted, _):
+        variant(*(torch.empty(1, heads, length, width, dtype=torch.float16) for _ in "qkv"))
+    name, _, arguments = noted[0]
+    by_pointers = isinstance(arguments[0], Tensor)
+    assert name + (" by pointers" if by_pointers else "") == kernel
 
 
 # ---- The operators, and what only they can serve ----------------------------------------------------------
