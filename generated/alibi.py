@@ -1616,7 +1616,7 @@ HOPPER_TILES = {
 FILLED = {
     64: 6,
     128: 1,
-    256: 1,
+    256: 0,
 }
 
 # Of every tile in shared memory: rows of at least 64 numbers of 16 bits, swizzled over 128 bytes.
@@ -1635,9 +1635,11 @@ def hopper_tile(q, v):
 
 
 def is_filled(q, v):
-    """Whether the forward for sm_90 fills the card."""
+    """Whether the forward for sm_90 fills the card; its programs of one tile do as well as Triton's."""
     width = max(q.shape[3], v.shape[3])
-    return tiles_each(q) > next(tiles for limit, tiles in FILLED.items() if width <= limit)
+    return hopper_tile(q, v)[0] == 1 or tiles_each(q) > next(
+        tiles for limit, tiles in FILLED.items() if width <= limit
+    )
 
 
 def shared_source(x, rows, least=64):
@@ -1850,7 +1852,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_ad19bb97e3a2_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_c855cb0f400c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -1928,9 +1930,8 @@ def _(q, k, v, slopes, bshd, deterministic, out, lse, parts, d_out, d_lse, needs
 def save_for_backward(ctx, inputs, output):
     ctx.set_materialize_grads(False)
     *arguments, ctx.bshd, ctx.deterministic = inputs
-    tensors = [x for x in arguments if isinstance(x, torch.Tensor)]
-    ctx.save_for_backward(*tensors, *output)
-    ctx.scalars = arguments[len(tensors) :]
+    ctx.save_for_backward(*arguments[:4], *output)
+    ctx.scalars = arguments[4:]
 
 
 def gradients_of(ctx, run_backward, d_out, d_lse):
@@ -2045,7 +2046,7 @@ def check_call(q, k, v, inputs, params, layout):
 def check_options(seed, deterministic):
     """Refuse what would otherwise be ignored, or taken for something else."""
     kinds = (numbers.Integral, torch.SymInt, torch.Tensor)
-    if isinstance(seed, bool) or not (seed is None or isinstance(seed, kinds)):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, kinds)):
         raise TypeError(f"seed: expected an int, an int64 tensor or None, got {type(seed).__name__}")
     if not (deterministic is None or isinstance(deterministic, bool)):
         raise TypeError(f"deterministic: expected True, False or None, got {type(deterministic).__name__}")
@@ -2062,16 +2063,15 @@ def refuse_tangents(*tensors):
 
 def under_autocast(q, k, v, inputs):
     """Inside autocast: q, k and v in its dtype, float inputs in the spec's; float64 stays, and is refused."""
-    if not isinstance(q, torch.Tensor) or q.device.type not in ("cpu", "cuda"):
-        return q, k, v, inputs  # refused below
-    if not torch.is_autocast_enabled(q.device.type):
-        return q, k, v, inputs
+    device = q.device.type if isinstance(q, torch.Tensor) else ""
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
+        return q, k, v, inputs  # other devices are refused below
 
     def cast(x, dtype):
         casts = isinstance(x, torch.Tensor) and x.is_floating_point() and x.dtype != torch.float64
         return x.to(dtype) if casts and dtype.is_floating_point else x
 
-    own = torch.get_autocast_dtype(q.device.type)
+    own = torch.get_autocast_dtype(device)
     inputs = tuple(cast(x, dtype) for (_, dtype, *_), x in zip(INPUTS, inputs, strict=True))
     return cast(q, own), cast(k, own), cast(v, own), inputs
 
@@ -2284,7 +2284,7 @@ class Call:
         self.params, self.records = params, records
         self.repeats = {}
         self.like_q = None  # whether the output lies as q does
-        self.no_parts = None
+        self.like_lse = self.no_parts = None
 
     def room(self, q, v, bshd):
         """As ``empty_forward``, with what is known of its results."""
@@ -2292,10 +2292,11 @@ class Call:
             out, lse, parts = empty_forward(q, v, bshd)
             like = torch.empty_like(q)
             self.like_q = out.shape == like.shape and out.stride() == like.stride()
+            self.like_lse = lse.new_empty(1).expand(lse.shape)
             self.no_parts = None if parts.numel() else parts
             return out, lse, parts
         out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3], bshd)
-        lse = room(q, *q.shape[:3])
+        lse = torch.empty_like(self.like_lse, memory_format=torch.contiguous_format)
         return out, lse, room(q, 2, *q.shape[:3]) if self.no_parts is None else self.no_parts
 
     def repeats_of(self, kind, tensors):
