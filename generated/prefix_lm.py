@@ -1870,7 +1870,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_6db64f9662fc_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_16af8569e00b_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -2101,7 +2101,7 @@ def under_autocast(q, k, v, inputs):
 # for its results and repeats the launch at its own addresses. Torch's dispatcher stands before neither.
 
 CALLS = {}  # likeness -> Call
-MOST_CALLS = 1024
+MOST_CALLS = 256
 
 # Of torch's internals, what says that somebody watches. Without them every call goes through the operators.
 WATCHERS = ("_are_functorch_transforms_active", "_get_tracing_state", "_len_torch_dispatch_stack")
@@ -2158,7 +2158,7 @@ def elsewhere(descriptor):
     like = copy.copy(descriptor)
     like.base = None
 
-    @functools.lru_cache(256)
+    @functools.lru_cache(64)
     def at(address):
         moved = copy.copy(like)
         moved.base = Address(address)
