@@ -1947,7 +1947,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_8f2c4999c2b2_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_f719b806ffb8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -2369,8 +2369,6 @@ def repeat_of(record, tensors):
     compiled = triton.compiler.CompiledKernel
     if not all(isinstance(launched[1], compiled) for launched in record.launched):
         return None
-    if not are_aligned([x.data_ptr() for x in tensors]):
-        return None
     try:
         return Repeat(record, tensors)
     except LookupError:
@@ -2407,6 +2405,11 @@ class Call:
         repeat = self.repeats.get(kind)
         return repeat is not None and repeat.run(tensors)
 
+    def note(self, kind, record, tensors):
+        """Keep what was recorded under ``kind``, once: to be repeated, or None where it cannot be."""
+        if kind not in self.repeats and are_aligned([x.data_ptr() for x in tensors]):
+            self.repeats[kind] = repeat_of(record, tensors)
+
     def forward(self, q, k, v, seed, p_, bshd, deterministic):
         """As ``forward_operator``."""
         out, lse, parts = self.room(q, v, bshd)
@@ -2416,7 +2419,7 @@ class Call:
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, seed, *rows = alone
             launch_forward(q, k, v, seed, p_, rows[0], rows[1], *rows[2], launch=record.launch)
-            self.repeats["forward"] = repeat_of(record, alone) or self.repeats.get("forward")
+            self.note("forward", record, alone)
         return out, lse, parts
 
     def backward(
@@ -2450,7 +2453,7 @@ class Call:
                 launch=record.launch,
                 room=record.room,
             )
-            self.repeats[kind] = repeat_of(record, alone) or self.repeats.get(kind)
+            self.note(kind, record, alone)
         return dq, dk, dv
 
 
