@@ -1657,14 +1657,18 @@ def require_kernels(q):
         )
 
 
-def launch(kernel, grid, *arguments, **constants):
-    """Run a kernel."""
-    return kernel[grid](*arguments, **constants)
+class Launcher:
+    """Runs kernels, and makes room for what one leaves for the next."""
+
+    def launch(self, kernel, grid, *arguments, **constants):
+        return kernel[grid](*arguments, **constants)
+
+    def room(self, x, *shape, zero=False):
+        """Room of this shape for float32 numbers, on x's device."""
+        return x.new_zeros(shape, dtype=torch.float32) if zero else x.new_empty(shape, dtype=torch.float32)
 
 
-def room(x, *shape, zero=False):
-    """Room of this shape for float32 numbers, on x's device."""
-    return x.new_zeros(shape, dtype=torch.float32) if zero else x.new_empty(shape, dtype=torch.float32)
+LAUNCHER = Launcher()
 
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
@@ -1715,12 +1719,12 @@ def shared_source(x, rows, least=64):
     return GluonDescriptor(x, list(x.shape), [*strides, 1], [1, 1, rows, columns], SHARED_TILE)
 
 
-def launch_hopper_forward(q, k, v, cap, out, lse, launch=launch):
+def launch_hopper_forward(q, k, v, cap, out, lse, launcher=LAUNCHER):
     """Fill out and lse as ``launch_forward`` does."""
     parts, block_n, stages, registers, turns, late, programs = hopper_tile(q, v)
     grid = (triton.cdiv(q.shape[2], parts * 64) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
-        launch(
+        launcher.launch(
             hopper_forward_kernel,
             grid,
             shared_source(q, 64),
@@ -1753,15 +1757,15 @@ def takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
     return wanted and takes_hopper(q, k, v, d_out, dk, dv)
 
 
-def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launch, room):
+def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launcher):
     """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
     width = triton.next_power_of_2(max(q.shape[3], v.shape[3]))
     block_m, block_n = 8192 // width, 128  # two warpgroups of 64 keys, for each a part of dQ of [64, 64]
     rows, padded = lse2.shape
-    sums = room(q, rows * padded * width // 256, 256, zero=True)
+    sums = launcher.room(q, rows * padded * width // 256, 256, zero=True)
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     own = variant_arguments(q, k, v, cap)
-    launch(
+    launcher.launch(
         hopper_backward_kernel,
         (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
         shared_source(q, block_m, width),
@@ -1780,7 +1784,7 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launch,
         FAST_TANH=True,
         num_warps=4,
     )
-    launch(
+    launcher.launch(
         finish_dq_kernel,
         (padded // 64 * rows,),
         sums,
@@ -1796,18 +1800,18 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launch,
     )
 
 
-def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum, launch=launch):
+def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum, launcher=LAUNCHER):
     """Fill out [batch, heads, q_len, v_dim] and, of each row, lse and its two parts."""
     require_kernels(q)
     if hopper_tile(q, v) and takes_hopper(q, k, v, out) and is_filled(q, v):
-        launch_hopper_forward(q, k, v, cap, out, lse, launch)
+        launch_hopper_forward(q, k, v, cap, out, lse, launcher)
         return
     tile = tiles_of(q, v)[0]
     tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v) and not is_short(q, v)
     constants = constants_of(q, k, v, tile, tma)
     grid = (triton.cdiv(q.shape[2], tile[0]) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
-        launch(
+        launcher.launch(
             forward_kernel,
             grid,
             *sources_of(tile, tma, constants, q, k, v),
@@ -1840,8 +1844,7 @@ def launch_backward(
     dk,
     dv,
     deterministic,
-    launch=launch,
-    room=room,
+    launcher=LAUNCHER,
 ):
     """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
@@ -1853,12 +1856,12 @@ def launch_backward(
     tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v, d_out)
     rows = q.shape[0] * q.shape[1]
     padded = triton.cdiv(q.shape[2], ROW_PADDING) * ROW_PADDING
-    lse2, delta, rest = room(q, 3, rows, padded)
+    lse2, delta, rest = launcher.room(q, 3, rows, padded)
     strides = (strides_of(q), strides_of(k), strides_of(v), strides_of(d_out))
     own = variant_arguments(q, k, v, cap)
     with torch.cuda.device_of(q):
         constants = constants_of(q, k, v, dkdv_tile, tma)
-        launch(
+        launcher.launch(
             delta_kernel,
             (padded // 64 * rows,),
             out,
@@ -1882,10 +1885,10 @@ def launch_backward(
             HAS_DLSE=d_lse is not None,
         )
         if not deterministic and takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
-            launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launch, room)
+            launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launcher)
             return
         if dk.numel():
-            launch(
+            launcher.launch(
                 dkdv_kernel,
                 (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
                 *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
@@ -1914,13 +1917,13 @@ def launch_backward(
             padded,
             *own,
         )
-        launch(dq_kernel, grid, *arguments, **constants)
+        launcher.launch(dq_kernel, grid, *arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_c638441741d3_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_caa268a9f8a2_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -1960,7 +1963,8 @@ def forward_operator(
     return out, lse, parts
 
 
-def run_backward(
+@torch.library.custom_op(f"{NAMESPACE}::backward", mutates_args=())
+def backward_operator(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -1982,9 +1986,6 @@ def run_backward(
     return dq, dk, dv
 
 
-backward_operator = torch.library.custom_op(f"{NAMESPACE}::backward", run_backward, mutates_args=())
-
-
 @forward_operator.register_fake
 def _(q, k, v, cap, bshd, deterministic):
     return empty_forward(q, v, bshd)
@@ -2002,16 +2003,16 @@ def save_for_backward(ctx, inputs, output):
     ctx.scalars = arguments[3:]
 
 
-def gradients_of(ctx, run_backward, d_out, d_lse):
-    """The gradients of the forward's arguments; ``run_backward`` may be the operator, too."""
-    *tensors, out, lse, parts = ctx.saved_tensors
+def gradients_of(ctx, call, saved, d_out, d_lse):
+    """The gradients of the forward's arguments, by the operator or, in its place, a ``Call``."""
+    *tensors, out, lse, parts = saved
     nothing = (None,) * 6
     if d_out is None and d_lse is None:
         return nothing
     if d_out is None:
         d_out = torch.zeros_like(out)
     needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
-    dq, dk, dv = run_backward(
+    given = (
         *tensors,
         *ctx.scalars,
         ctx.bshd,
@@ -2024,12 +2025,13 @@ def gradients_of(ctx, run_backward, d_out, d_lse):
         needs_q,
         needs_k or needs_v,
     )
+    dq, dk, dv = call.backward(*given) if call else backward_operator(*given)
     wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)
     return *wanted, *nothing[3:]
 
 
 def backward(ctx, d_out, d_lse, _):
-    return gradients_of(ctx, backward_operator, d_out, d_lse)
+    return gradients_of(ctx, None, ctx.saved_tensors, d_out, d_lse)
 
 
 def refuse_second(ctx, *gradients):
@@ -2207,17 +2209,18 @@ def elsewhere(descriptor):
     return at
 
 
-class Record:
-    """Runs kernels and makes room for them, and notes both."""
+class Record(Launcher):
+    """Notes what it runs and what room it makes."""
 
     def __init__(self):
         self.launched, self.rooms = [], []
 
     def launch(self, kernel, grid, *arguments, **constants):
-        self.launched.append((kernel, kernel[grid](*arguments, **constants), grid, arguments, constants))
+        compiled = super().launch(kernel, grid, *arguments, **constants)
+        self.launched.append((kernel, compiled, grid, arguments, constants))
 
     def room(self, x, *shape, zero=False):
-        self.rooms.append((room(x, *shape, zero=zero), shape, zero))
+        self.rooms.append((super().room(x, *shape, zero=zero), shape, zero))
         return self.rooms[-1][0]
 
 
@@ -2303,7 +2306,7 @@ class Repeat:
         if torch.cuda.current_device() != self.device:
             with torch.cuda.device(self.device):
                 return self.run(tensors)
-        rooms = [room(tensors[0], *shape, zero=zero) for shape, zero in self.rooms]
+        rooms = [LAUNCHER.room(tensors[0], *shape, zero=zero) for shape, zero in self.rooms]
         addresses += [x.data_ptr() for x in rooms]
         stream = known_stream(self.device)
         for relaunch in self.launches:
@@ -2353,7 +2356,10 @@ class Call:
             return out, lse, parts
         out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3], bshd)
         lse = torch.empty_like(self.like_lse, memory_format=torch.contiguous_format)
-        return out, lse, room(q, 2, *q.shape[:3]) if self.no_parts is None else self.no_parts
+        parts = self.no_parts
+        if parts is None:
+            parts = lse.new_empty(2, *q.shape[:3])
+        return out, lse, parts
 
     def repeats_of(self, kind, tensors):
         """Whether what is known under ``kind`` could be done again for these tensors."""
@@ -2373,12 +2379,12 @@ class Call:
             record = Record()
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, *rows = alone
-            launch_forward(q, k, v, cap, rows[0], rows[1], *rows[2], launch=record.launch)
+            launch_forward(q, k, v, cap, rows[0], rows[1], *rows[2], launcher=record)
             self.note("forward", record, alone)
         return out, lse, parts
 
     def backward(self, q, k, v, cap, bshd, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
-        """As ``run_backward``, where no learned input's gradient is asked for."""
+        """As ``backward_operator``, where no learned input's gradient is asked for."""
         dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
         tensors = (q, k, v, out, lse, parts, d_out, dq, dk, dv)
         kind = (needs_q, needs_kv, deterministic, d_out.stride())
@@ -2402,8 +2408,7 @@ class Call:
                 dk,
                 dv,
                 deterministic,
-                launch=record.launch,
-                room=record.room,
+                launcher=record,
             )
             self.note(kind, record, alone)
         return dq, dk, dv
@@ -2437,10 +2442,10 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out, d_lse):
-        given = [x for x in (*ctx.saved_tensors, d_out, d_lse) if x is not None and x.numel()]
+        saved = ctx.saved_tensors  # to be asked for but once
+        given = [x for x in (*saved, d_out, d_lse) if x is not None and x.numel()]
         plain = not torch.is_grad_enabled() and is_plain(*given)
-        run = ctx.call.backward if plain else backward_operator
-        return *gradients_of(ctx, run, d_out, d_lse), None
+        return *gradients_of(ctx, ctx.call if plain else None, saved, d_out, d_lse), None
 
 
 def run_attention(q, k, v, inputs, params, seed, return_lse, layout, deterministic):
