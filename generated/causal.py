@@ -1822,7 +1822,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_953717bd679f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_e34d086e708b_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -1927,7 +1927,7 @@ def gradients_of(ctx, call, saved, d_out, d_lse):
     return *wanted, *nothing[3:]
 
 
-def backward(ctx, d_out, d_lse, _):
+def backward_of_operator(ctx, d_out, d_lse, _):
     return gradients_of(ctx, None, ctx.saved_tensors, d_out, d_lse)
 
 
@@ -1939,7 +1939,7 @@ def refuse_second(ctx, *gradients):
     )
 
 
-forward_operator.register_autograd(backward, setup_context=save_for_backward)
+forward_operator.register_autograd(backward_of_operator, setup_context=save_for_backward)
 backward_operator.register_autograd(refuse_second)
 
 

@@ -1936,7 +1936,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_a04c802a92d0_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_2fb8d7a11128_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -2043,7 +2043,7 @@ def gradients_of(ctx, call, saved, d_out, d_lse):
     return *wanted, *nothing[3:]
 
 
-def backward(ctx, d_out, d_lse, _):
+def backward_of_operator(ctx, d_out, d_lse, _):
     return gradients_of(ctx, None, ctx.saved_tensors, d_out, d_lse)
 
 
@@ -2055,7 +2055,7 @@ def refuse_second(ctx, *gradients):
     )
 
 
-forward_operator.register_autograd(backward, setup_context=save_for_backward)
+forward_operator.register_autograd(backward_of_operator, setup_context=save_for_backward)
 backward_operator.register_autograd(refuse_second)
 
 
