@@ -141,6 +141,8 @@ class _Torch:
         self.cuda = SimpleNamespace(
             get_device_capability=lambda device=None: capability or (9, 4),
             device_of=lambda tensor: contextlib.nullcontext(),
+            # So few that the calls above fill the card.
+            get_device_properties=lambda device=None: SimpleNamespace(multi_processor_count=1),
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -18,6 +18,7 @@ from attngen.ir.types import Type
 from attngen.plan.base2 import SCALE
 from attngen.plan.cost_class import reads_pairs
 from attngen.plan.plan import Plan
+from attngen.plan.short import BY_POINTERS
 
 _ALWAYS = ("heads", "kv_heads", "q_len", "k_len")  # arguments that every kernel has
 
@@ -65,6 +66,7 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
         host_math="math." in computed,
         host_float32="float32(" in computed,
         host_float64="float64(" in computed,
+        by_pointers=BY_POINTERS,
         tiles=_tiles(plan),
     )
 

@@ -37,6 +37,7 @@ def make_call(scope: Scope) -> Call:
         call_doc=call_docstring(scope.plan),
         inputs=tuple(InputView(i.name, i.dtype, repr(i.dims).replace("'", '"'), i.grad) for i in ir.inputs),
         operator_names=names,
+        tensor_count=len(names) - len(params),
         operator_arguments=tuple((n, kinds.get(n, "torch.Tensor")) for n in names),
         input_gradients=_tuple(scope.names.gradient(i.name) if i.grad else "None" for i in ir.inputs),
         param_kinds=tuple(dict.fromkeys(kinds.values())),

@@ -13,6 +13,7 @@ from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
 from attngen.emit.view import DenseView, HopperForward, HopperView, Maths, Ranges, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
+from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
 
 # What a consumer has by itself.
@@ -48,6 +49,7 @@ def make_hopper(
         reads_by_key=reads_by_key,
         searches=searches if any("hopper_search(" in line for line in searches) else (),
         tiles=tuple((width, _tile_text(tile, dense)) for width, tile in hopper.tiles.items()),
+        filled=tuple(FILLED.items()),
     )
     return HopperView(forward)
 

@@ -13,7 +13,8 @@ from attngen.emit.layout import fitted
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
-_IMPORTS = {"math", "numbers", "torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
+_IMPORTS = {"copy", "functools", "math", "numbers"}
+_IMPORTS |= {"torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
 _GLUON = "triton.experimental.gluon"
 _IMPORTS |= {"triton._C.libtriton", f"{_GLUON}.language._core"}
 _IMPORTS |= {"triton.experimental", _GLUON, f"{_GLUON}.language.nvidia.hopper", f"{_GLUON}.nvidia.hopper"}
@@ -38,12 +39,12 @@ def inspect(text: str) -> None:
     """Parse the text and check that it imports and calls nothing but what the templates do.
 
     Plain names may be called if the module defines or imports them, or if they are harmless built-ins; no
-    attribute but ``__name__`` begins with two underscores.
+    attribute but ``__name__`` and ``__version__`` begins with two underscores.
     """
     nodes = list(ast.walk(ast.parse(text)))
     callable_names = {n for n in dir(builtins) if not n.startswith("_")} - _FORBIDDEN
     for node in nodes:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             callable_names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
@@ -52,7 +53,7 @@ def inspect(text: str) -> None:
     for node in nodes:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id in callable_names, f"the emitted module calls {node.func.id}"
-        if isinstance(node, ast.Attribute) and node.attr != "__name__":
+        if isinstance(node, ast.Attribute) and node.attr not in ("__name__", "__version__"):
             assert not node.attr.startswith("__"), f"the emitted module reads {node.attr}"
 
 

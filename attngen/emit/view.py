@@ -667,6 +667,7 @@ class Launch:
     host_math: bool
     host_float32: bool
     host_float64: bool
+    by_pointers: int  # the widest heads that short work reads by pointers
     tiles: tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
 
 
@@ -680,6 +681,7 @@ class Call:
     call_doc: str
     inputs: tuple[InputView, ...]
     operator_names: tuple[str, ...]
+    tensor_count: int  # of operator_names: q, k, v, the inputs, the seed
     operator_arguments: tuple[tuple[str, str], ...]
     input_gradients: str
     param_kinds: tuple[str, ...]
@@ -734,6 +736,7 @@ class HopperForward:
     searches: tuple[str, ...]
     reads_by_key: bool
     tiles: tuple[tuple[int, str], ...]
+    filled: tuple[tuple[int, int], ...]  # from how many tiles a multiprocessor on it is the faster one
 
     @property
     def packed(self) -> str:

@@ -1,0 +1,46 @@
+"""A launch that is repeated gives what torch's operators give, bit for bit, on tensors at other addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from gpu_calls import Tensors, keywords, tensors
+from torch import Tensor
+
+import attngen
+from attngen.variant import Variant
+
+
+def through_operators(variant: Variant, x: Tensors, deterministic: bool) -> tuple[Tensor, ...]:
+    module: Any = variant.module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "is_plain", lambda *tensors: False)
+        return through_call(variant, x, deterministic)
+
+
+def through_call(variant: Variant, x: Tensors, deterministic: bool) -> tuple[Tensor, ...]:
+    named = keywords(variant, x)
+    out, lse = variant(x.q, x.k, x.v, **named, return_lse=True, deterministic=deterministic)
+    with torch.no_grad():
+        again = variant(x.q, x.k, x.v, **named)
+    dq, dk, dv = torch.autograd.grad(out, (x.q, x.k, x.v), x.d_out)
+    return (again, out, lse, dk, dv, *([dq] if deterministic else []))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(("name", "head_dim"), [("causal", 64), ("full", 128), ("dropped", 64)])
+def test_a_call_seen_before_has_the_operators_bits(name: str, head_dim: int, deterministic: bool) -> None:
+    variant = attngen.load(name)
+    module: Any = variant.module
+    module.CALLS.clear()
+    kept = []
+    for seed in range(3):
+        x = tensors(q_len=200, head_dim=head_dim, seed=seed)
+        kept.append(x)  # so that every call has other addresses
+        found, want = (run(variant, x, deterministic) for run in (through_call, through_operators))
+        assert all(torch.equal(one, two) for one, two in zip(found, want, strict=True))
+    repeats = [repeat for call in module.CALLS.values() for repeat in call.repeats.values()]
+    assert len(repeats) == 3  # a forward with gradients and its backward, and one without
+    assert None not in repeats
