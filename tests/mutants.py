@@ -554,8 +554,8 @@ MUTANTS = (
     Mutant(
         "second_range_begins_where_it_would_alone",
         "attngen/emit/ranges.py",
-        'lines.append(f"lo_{n} = tl.maximum({start}, hi_{n - 1})")',
-        'lines.append(f"lo_{n} = {start}")',
+        'lines.append(f"lo_{n} = tl.maximum(lo_{n}, hi_{n - 1})")',
+        'lines.append(f"lo_{n} = lo_{n}")',
         "where two ranges of keys meet, a tile is visited twice",
         "two_ranges",
     ),

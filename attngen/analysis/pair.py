@@ -15,6 +15,7 @@ from attngen.analysis.interval import Values, fits_int64
 from attngen.analysis.linear import Sums, at_most_zero
 from attngen.analysis.rates import Rate
 from attngen.analysis.simplify import simple
+from attngen.analysis.walk import fresh
 from attngen.ir.nodes import FALSE, TRUE, Expr, Input, Op, postorder
 from attngen.ir.types import Type
 
@@ -40,6 +41,7 @@ class _Judge:
         self._sums = Sums()
         self._extents = Extents("qk", self._sums, frozenset(i.name for i in inputs if i.sorted))
         self._known: dict[Expr, Verdict] = {}
+        self._exact: dict[Expr, bool] = {}
 
     def verdicts(self, mask: Expr) -> Verdict:
         for node in postorder(mask):
@@ -82,10 +84,11 @@ class _Judge:
 
     def _checked(self, verdict: Verdict) -> Verdict:
         """The verdict, open where a kernel's 64 bits would wrap around while computing it."""
-        return verdict if all(map(self._fits, postorder(*verdict))) else _OPEN
+        return verdict if all(map(self._is_exact, verdict)) else _OPEN
 
-    def _is_exact(self, node: Expr) -> bool:
-        return all(map(self._fits, postorder(*node.args)))
-
-    def _fits(self, node: Expr) -> bool:
-        return node.type is not Type.INT or fits_int64(self._values.of(node))
+    def _is_exact(self, root: Expr) -> bool:
+        """Whether no int under ``root`` passes 64 bits."""
+        for node in fresh(root, self._exact):
+            fits = node.type is not Type.INT or fits_int64(self._values.of(node))
+            self._exact[node] = fits and all(self._exact[a] for a in node.args)
+        return self._exact[root]

@@ -287,6 +287,18 @@ def substitute(root: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
     return new[root]
 
 
+def conjuncts(root: Expr) -> list[Expr]:
+    """The conditions that ``root`` joins with ``and``, itself where it is no such."""
+    found, waiting = [], [root]
+    while waiting:
+        node = waiting.pop()
+        if node.op is Op.AND:
+            waiting += reversed(node.args)
+        else:
+            found.append(node)
+    return found
+
+
 def leaves(*roots: Expr, op: Op) -> Iterator[Expr]:
     """The nodes of one kind under ``roots``, each once, in postorder."""
     return (node for node in postorder(*roots) if node.op is op)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from attngen.ir.nodes import Expr, Op, make, postorder, remake
+from attngen.ir.nodes import Expr, Op, conjuncts, make, postorder, remake
 from attngen.plan.base2 import Logits
 
 # On the way from a score to a distance: what stays finite whatever the distance is, and is no index.
@@ -16,19 +16,8 @@ _SMOOTH = {Op.ADD, Op.SUB, Op.MUL, Op.NEG}
 
 def where_kept(logits: Logits, keep: Expr) -> Logits:
     """The same logits wherever the mask ``keep`` holds; elsewhere other ones, finite where they were."""
-    ordered = {node.args for node in _conjuncts(keep) if node.op in (Op.LT, Op.LE)}
+    ordered = {node.args for node in conjuncts(keep) if node.op in (Op.LT, Op.LE)}
     return replace(logits, tile=_without_abs(logits.tile, ordered)) if ordered else logits
-
-
-def _conjuncts(keep: Expr) -> list[Expr]:
-    found, waiting = [], [keep]
-    while waiting:
-        node = waiting.pop()
-        if node.op is Op.AND:
-            waiting += node.args
-        else:
-            found.append(node)
-    return found
 
 
 def _without_abs(root: Expr, ordered: set[tuple[Expr, ...]]) -> Expr:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from attngen.analysis.interval import Values, fits_int32
 from attngen.analysis.rates import Rate, rate_of
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import AttentionIR, Expr, Op, const, make, postorder, rewrite, word
+from attngen.ir.nodes import AttentionIR, Expr, Op, conjuncts, const, make, postorder, rewrite, word
 from attngen.ir.types import Type
 
 _K, _K_LEN = word("k"), word("k_len")
@@ -62,11 +62,9 @@ def keeps_keys_alone(ir: AttentionIR, keep: Expr) -> bool:
     values = Values({i.name: i.dtype for i in ir.inputs})
 
     def bounds(node: Expr) -> bool:
-        if node.op is Op.AND:
-            return any(map(bounds, node.args))
         if node.op not in (Op.LT, Op.LE) or node.args[0] is not _K:
             return False
         end = node.args[1] if node.op is Op.LE else make(Op.SUB, node.args[1], const(1))
         return values.of(make(Op.SUB, end, _K_LEN)).hi < 0
 
-    return bounds(keep)
+    return any(map(bounds, conjuncts(keep)))

@@ -6,13 +6,13 @@
     mean|x - ref| <= F * mean|base - ref| + floor / 4      F = 1.5 for 16-bit tensors of 4096 elements, else 3
     floor = 2 * max|(ref + 0.3 - 0.3) - ref| in that dtype + (2**-21 + 2**-23 * max|s|) * A + W
 
-f is 3 where the score amplifies errors, and for fewer than 16 elements: there the baseline's largest error
-is a matter of luck. A is the size of what was summed. Without it a correct kernel fails where the true value
-is 0 and the baseline exact; in float32 the baseline is as good as any kernel. The weights are exp(s - lse) of
-float32 scores, so their relative error grows with the largest kept score. W is what the rounding of ``out``
-alone may do to a gradient: a kernel that keeps only out and lse takes delta = rowsum(dO * O) from the rounded
-out. The baseline does so too, but where a gradient has few elements its error may be 0 by luck. NaN never
-passes.
+f is 3 where the score amplifies errors, and for fewer than 16 elements, whose mean is held to the first
+bound too: there the baseline's error is a matter of luck. A is the size of what was summed. Without it a
+correct kernel fails where the true value is 0 and the baseline exact; in float32 the baseline is as good as
+any kernel. The weights are exp(s - lse) of float32 scores, so their relative error grows with the largest
+kept score. W is what the rounding of ``out`` alone may do to a gradient: a kernel that keeps only out and
+lse takes delta = rowsum(dO * O) from the rounded out. The baseline does so too, but where a gradient has
+few elements its error may be 0 by luck. NaN never passes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def compare(
     mean_factor = 1.5 if dtype.itemsize == 2 and ref.numel() >= _LARGE else 3.0
     factor = 3.0 if amplified or ref.numel() < _FEW else 2.0
     bound = factor * _largest(base_error) + floor
-    mean_bound = mean_factor * _mean(base_error) + floor / 4
+    mean_bound = bound if ref.numel() < _FEW else mean_factor * _mean(base_error) + floor / 4
     return _verdict(name, error, bound, mean_bound, got, ref)
 
 
