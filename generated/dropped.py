@@ -443,9 +443,12 @@ def one_by_one(column):
 
 
 @gluon.jit
-def in_pairs(weights, dtype: gl.constexpr):
-    """The weights in 16 bits, converted two at a time: ptxas pairs single ones the wrong way round."""
-    if dtype == gl.bfloat16:
+def narrowed(weights, dtype: gl.constexpr, LATE: gl.constexpr):
+    """The weights in 16 bits. Where they are wanted at once, two at a time: ptxas pairs single ones the wrong
+    way round. Where they come late, that costs more than it saves."""
+    if LATE:
+        halves = weights.to(dtype)
+    elif dtype == gl.bfloat16:
         asm: gl.constexpr = "cvt.rn.bf16x2.f32 $0, $2, $1;"
         halves = gl.inline_asm_elementwise(asm, "=r,r,r", [weights], gl.bfloat16, is_pure=True, pack=2)
     else:
@@ -562,7 +565,7 @@ def attend_tiles(
 
         n = place_of(i, walk, k_len, BLOCK_N)
         new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED)
-        new = gl.convert_layout(in_pairs(new, weights.dtype), weights.type.layout)
+        new = gl.convert_layout(narrowed(new, weights.dtype, LATE), weights.type.layout)
         if not MASKED:
             if LATE:
                 row_sum = in_order(row_sum)
@@ -619,7 +622,7 @@ def consumer(
         weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
     else:
         weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
-    weights = gl.convert_layout(in_pairs(weights, keys.dtype), gl.DotOperandLayout(0, outputs, 2))
+    weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
     state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
     last = gl.maximum(walk[-1], 1) - 1
@@ -1973,7 +1976,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_c968b516aa2d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_89ca316da6c4_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
