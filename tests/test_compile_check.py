@@ -44,7 +44,7 @@ def heavy() -> Compilation:
 
 
 def zoo(name: str) -> Compilation:
-    return compile_spec(find_spec(name))
+    return compile_spec(find_spec(name), backend="triton")  # Gluon's kernels: tests/test_hopper.py
 
 
 def signature_of(

@@ -29,6 +29,7 @@ from attngen.syntax.parse import parse
 from attngen.testing import assert_matches_reference, shapes, specs, tensors
 from attngen.testing.cases import cases
 from attngen.testing.criteria import amplifies, compare, compare_lse
+from attngen.testing.reach import small_tiles
 from attngen.testing.run import run_property_tests
 from attngen.testing.tensor import STRIDES, Recipe, recipe_of
 
@@ -450,6 +451,16 @@ def test_the_bound_is_the_baselines_error_twice_and_three_times_where_amplified_
         x = torch.zeros(n, dtype=torch.float64)
         x[3] = error  # so that the mean stays small
         assert compare("x", x, ref, base, torch.float16, 0.0, 0.0, amplified).passed is passes
+
+
+def test_short_calls_reach_the_forward_of_long_ones_and_nothing_is_left_behind() -> None:
+    variant = attngen.load("causal")
+    module: Any = variant.module
+    usual, tiles = dict(module.FILLED), dict(module.TILES)
+    with small_tiles(variant):
+        assert set(module.FILLED.values()) == {-1}
+        module.CALLS["seen in here"] = None
+    assert (module.FILLED, module.TILES, module.CALLS) == (usual, tiles, {})
 
 
 def test_the_mean_is_held_tighter_for_large_sixteen_bit_tensors() -> None:

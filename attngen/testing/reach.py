@@ -1,7 +1,8 @@
 """Making short calls reach every part of a kernel: small tiles in the interpreter, small consts in the spec.
 
 A loop over tiles is only tested by sequences of several tiles, and a window of 4096 by more than 4096 keys.
-The interpreter is far too slow for either; but tile sizes are data there, and consts can be overridden.
+The interpreter is far too slow for either; but tile sizes are data there, and consts can be overridden. So is
+the length from which the forward for sm_90 is taken.
 """
 
 from __future__ import annotations
@@ -22,14 +23,20 @@ _LARGE, _SHRINK = 256, 256
 
 @contextmanager
 def small_tiles(variant: Any) -> Iterator[None]:
-    """Interpreted, the kernels of ``variant`` have tiles of 16 and 32 in here; nothing else changes."""
-    tiles = _tiles_of(variant)
-    usual = tiles["interpreter"]
+    """In here the interpreted kernels of ``variant`` have tiles of 16 and 32, and on sm_90 the shortest
+    forwards are Gluon's, too, as long ones are; nothing else changes."""
+    module = getattr(variant, "module", None)
+    tiles, filled, calls = _tiles_of(variant), getattr(module, "FILLED", {}), getattr(module, "CALLS", {})
+    usual = tiles["interpreter"], dict(filled)
     tiles["interpreter"] = _TILES
+    filled.update(dict.fromkeys(filled, -1))
+    calls.clear()  # what was seen before goes on as before
     try:
         yield
     finally:
-        tiles["interpreter"] = usual
+        tiles["interpreter"] = usual[0]
+        filled.update(usual[1])
+        calls.clear()
 
 
 def has_small_tiles(variant: Any) -> bool:
