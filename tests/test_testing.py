@@ -460,7 +460,7 @@ def test_short_calls_reach_the_forward_of_long_ones_and_nothing_is_left_behind()
     with small_tiles(variant):
         assert set(module.FILLED.values()) == {-1}
         module.CALLS["seen in here"] = None
-    assert (module.FILLED, module.TILES, module.CALLS) == (usual, tiles, {})
+    assert (usual, tiles, {}) == (module.FILLED, module.TILES, module.CALLS)
 
 
 def test_the_mean_is_held_tighter_for_large_sixteen_bit_tensors() -> None:
