@@ -31,9 +31,9 @@ What is proven of it, for every call:
 
 Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
 dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
-ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the card
-(FILLED), the backward at those of 33 to 128, where neither ``deterministic`` nor a learned input's gradient is
-asked for. Every other call runs Triton's.
+ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
+card (FILLED), the backward at those of 33 to 128, where neither ``deterministic`` nor a learned input's
+gradient is asked for. Every other call runs Triton's.
 """
 
 import copy
@@ -1970,7 +1970,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_32b9360a8d37_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_abaa8ab1a6f3_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -16,9 +16,9 @@ from attngen.plan.plan import Plan
 _WHEN_GLUON = """\
 Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
 dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
-ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the card
-(FILLED), the backward at those of 33 to 128, where neither ``deterministic`` nor a learned input's gradient is
-asked for. Every other call runs Triton's."""
+ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
+card (FILLED), the backward at those of 33 to 128, where neither ``deterministic`` nor a learned input's
+gradient is asked for. Every other call runs Triton's."""
 
 # Beside it, where an input comes in tiles; and where the backward gathers its gradient.
 _WHEN_DENSE = """\
