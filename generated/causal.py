@@ -1848,7 +1848,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_6c71360d6382_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_2e095ce929e1_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -2070,7 +2070,9 @@ def is_plain(*tensors):
         return False
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
-    if torch._C._get_tracing_state() is not None:
+    if torch._C._get_tracing_state() is not None or (
+        torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+    ):
         return False
     for x in tensors:
         if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
@@ -2256,10 +2258,12 @@ class Call:
         """As ``empty_forward``, with what is known of its results."""
         if self.like_q is None:
             out, lse, parts = empty_forward(q, v, bshd)
-            like = torch.empty_like(q)
-            self.like_q = out.shape == like.shape and out.stride() == like.stride()
             self.like_lse = lse.new_empty(1).expand(lse.shape)
             self.no_parts = None if parts.numel() else parts
+            like = torch.empty_like(q)
+            self.like_q = (
+                out.shape == like.shape and out.stride() == like.stride()
+            )  # last: other threads ask it
             return out, lse, parts
         out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3], bshd)
         lse = torch.empty_like(self.like_lse, memory_format=torch.contiguous_format)
@@ -2294,9 +2298,11 @@ class Call:
         """As ``backward_operator``, where no learned input's gradient is asked for."""
         dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
         tensors = (q, k, v, out, lse, parts, d_out, dq, dk, dv)
-        kind = (needs_q, needs_kv, deterministic, d_out.stride())
         if d_lse is not None:
-            tensors, kind = (*tensors, d_lse), (*kind, d_lse.stride())
+            tensors = (*tensors, d_lse)
+        # Hooks may have saved tensors in other strides, and the precision may have been set since the forward.
+        layouts = [(x.stride(), x.dtype) for x in tensors]
+        kind = (needs_q, needs_kv, deterministic, torch.get_float32_matmul_precision(), *layouts)
         if not self.repeats_of(kind, tensors):
             record = Record()
             alone = [x.detach() for x in tensors]  # of which no two are one
@@ -2323,7 +2329,7 @@ class Call:
 def known_call(q, k, v, inputs, params, layout):
     """The Call of this likeness, whose first passes the checks; None where torch's operators have to run."""
     tensors = (q, k, v, *inputs)
-    if not is_plain(*tensors):
+    if not is_plain(*tensors) or type(layout) is not str:
         return None
     key = likeness(tensors, layout)
     call = CALLS.get(key)

@@ -111,6 +111,9 @@ def test_a_spec_takes_no_name_of_the_kernels_with_tiles() -> None:
         ((BIAS, "score = score + tanh(bias[b, h, q, k])"), False),  # its derivative is no number
         ((BIAS, "input s: float32[heads] grad", "score = score * s[h] + bias[b, h, q, k]"), False),
         ((BIAS.removesuffix(" grad"), "score = score + bias[b, h, q, k]"), False),
+        # Heads from 8 on read the last of its tiles; and no head reads one that lies off the diagonal.
+        (("input bias: float32[8, q_len, k_len] grad", "score = score + bias[h, q, k]"), False),
+        (("input bias: float32[heads, heads, q_len, k_len] grad", "score = score + bias[h, h, q, k]"), False),
     ],
 )
 def test_the_fused_backward_gathers_what_is_a_number_times_the_scores_gradient(

@@ -318,6 +318,70 @@ def test_a_call_like_one_before_makes_no_fresh_launch_and_has_its_own_addresses(
         assert len(noted) == 3
 
 
+def backward_launches(module: Any, change: Callable[[], Any]) -> int:
+    """How many fresh launches the backward of a call makes that a like one preceded, under ``change``."""
+
+    def call() -> Tensor:
+        x = [torch.randn(1, 64, HEADS, 64).half().transpose(1, 2).requires_grad_() for _ in "qkv"]
+        out: Tensor = module.tested(*x)
+        return out
+
+    with noted_launches(module, "sm_90") as (_, kernels):
+        out = call()
+        out.backward(torch.ones_like(out))
+        with change():
+            out = call()
+            before = sum(kernel.fresh for kernel in kernels)
+            out.backward(torch.ones_like(out))
+        return sum(kernel.fresh for kernel in kernels) - before
+
+
+def test_a_backward_sees_the_strides_and_the_precision_that_it_runs_with() -> None:
+    module: Any = variant_of("mask = causal").module
+    saved = torch.autograd.graph.saved_tensors_hooks
+    assert backward_launches(module, nullcontext) == 0
+    assert backward_launches(module, lambda: saved(lambda x: x.clone(), lambda x: x)) == 0
+
+    def packed(x: Tensor) -> Tensor:  # as save_on_cpu leaves strides
+        return x.contiguous().clone() if x.dim() == 4 else x
+
+    assert backward_launches(module, lambda: saved(packed, lambda x: x)) > 0
+
+    @contextmanager
+    def high() -> Iterator[None]:
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+    assert backward_launches(module, high) > 0
+
+
+def test_a_gradient_in_inference_mode_is_the_operators_affair() -> None:
+    variant = variant_of("mask = causal")
+    module: Any = variant.module
+    module.CALLS.clear()
+    with torch.inference_mode(), torch.enable_grad():
+        q, k, v = (x.requires_grad_() for x in qkv(q_len=5, k_len=5))
+        assert not module.is_plain(q, k, v)
+    q, k, v = (x.requires_grad_() for x in qkv(q_len=5, k_len=5))
+    variant(q, k, v).sum().backward()
+    assert q.grad is not None
+
+
+def test_a_layout_that_is_no_text_is_named_and_a_param_that_is_no_number_is_one_call() -> None:
+    x = qkv(q_len=5, k_len=5)
+    with pytest.raises(ValueError, match="layout: expected 'bhsd' or 'bshd'"):
+        variant_of("mask = causal")(*x, layout=["bhsd"])
+    variant = variant_of("param c: float = 2.0", "score = score * c")
+    module: Any = variant.module
+    module.CALLS.clear()
+    for _ in range(3):
+        variant(*x, c=math.nan)
+    assert len(module.CALLS) == 1
+
+
 def test_what_calls_leave_behind_is_bounded_and_holds_no_tensor() -> None:
     module: Any = spec("plain").module
     with noted_launches(module, "sm_90") as (noted, _), pytest.MonkeyPatch.context() as patch:

@@ -17,7 +17,7 @@ from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
 from attngen.plan.hopper import Backend, choose_backend
 from attngen.plan.kept import where_kept
-from attngen.plan.learned import Learned, learned_inputs
+from attngen.plan.learned import Learned, Route, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
 from attngen.plan.products import Joined, Product, joined, products_of
@@ -118,9 +118,10 @@ class Plan:
     @property
     def gathers_dense(self) -> bool:
         """Whether the fused backward for sm_90 can give the gradient of the input that comes in tiles: where
-        that is all there is to gather, and the score's derivative by it a number."""
+        that is all there is to gather, each dimension has an index of its own, whose tiles no other heads
+        read, and the score's derivative by it is a number."""
         dense = self.backend.hopper.dense if self.backend.hopper is not None else None
-        if dense is None or len(self.learned) != 1:
+        if dense is None or len(self.learned) != 1 or self.learned[0].route is not Route.DENSE:
             return False
         reads = self.learned[0].reads
         return [r.load for r in reads] == [dense.load] and all(
