@@ -23,13 +23,14 @@ Whole tiles of what all keep run without the mask.
 What is proven of it, for every call:
 
     - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
-      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded.
+      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded, by the
+      forward of Triton.
 
 Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
 dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
 ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
-card (FILLED), the backward at those of 33 to 128, where neither ``deterministic`` nor a learned input's
-gradient is asked for. Every other call runs Triton's.
+card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` or a learned input's gradient is
+asked for. Every other call runs Triton's.
 """
 
 import copy
@@ -1848,7 +1849,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_2e095ce929e1_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_a2da23903f8b_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
@@ -2070,9 +2071,9 @@ def is_plain(*tensors):
         return False
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
-    if torch._C._get_tracing_state() is not None or (
-        torch.is_inference_mode_enabled() and torch.is_grad_enabled()
-    ):
+    if torch._C._get_tracing_state() is not None:
+        return False
+    if torch.is_inference_mode_enabled() and torch.is_grad_enabled():  # results that autograd cannot keep
         return False
     for x in tensors:
         if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
@@ -2261,9 +2262,8 @@ class Call:
             self.like_lse = lse.new_empty(1).expand(lse.shape)
             self.no_parts = None if parts.numel() else parts
             like = torch.empty_like(q)
-            self.like_q = (
-                out.shape == like.shape and out.stride() == like.stride()
-            )  # last: other threads ask it
+            # Last, since other threads ask for it first.
+            self.like_q = out.shape == like.shape and out.stride() == like.stride()
             return out, lse, parts
         out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3], bshd)
         lse = torch.empty_like(self.like_lse, memory_format=torch.contiguous_format)
@@ -2300,7 +2300,7 @@ class Call:
         tensors = (q, k, v, out, lse, parts, d_out, dq, dk, dv)
         if d_lse is not None:
             tensors = (*tensors, d_lse)
-        # Hooks may have saved tensors in other strides, and the precision may have been set since the forward.
+        # Hooks may have saved tensors in other strides, and the precision may be another than the forward's.
         layouts = [(x.stride(), x.dtype) for x in tensors]
         kind = (needs_q, needs_kv, deterministic, torch.get_float32_matmul_precision(), *layouts)
         if not self.repeats_of(kind, tensors):

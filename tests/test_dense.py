@@ -123,7 +123,10 @@ def test_the_fused_backward_gathers_what_is_a_number_times_the_scores_gradient(
     assert compilation.plan.gathers_dense == gathers
     assert ("def put_dense(" in compilation.text) == gathers
     said = " ".join((ast.get_docstring(ast.parse(compilation.text)) or "").split())
-    assert ("and gives the gradient of bias too" in said) == gathers
+    assert (
+        "the gradient of bias where more than two of batch * heads share an element of it" in said
+    ) == gathers
+    assert ("a learned input's gradient is asked for" in said) != gathers
 
 
 # ---- The launcher ------------------------------------------------------------------------------------------

@@ -27,14 +27,14 @@ def table(*lines: str) -> TileTable:
 
 
 powers = st.sampled_from([16, 32, 64, 128])
-small = st.integers(1, 9)
+small = st.integers(1, 8)
 tiles = st.builds(Tile, powers, powers, st.sampled_from([1, 2, 4, 8]), small)
 hopper_tiles = st.builds(
     HopperTile,
-    small,
+    st.integers(1, 3),
     powers,
     small,
-    st.integers(1, 255),
+    st.integers(1, 30).map(lambda n: 8 * n),
     st.booleans(),
     st.booleans(),
     small,
@@ -70,6 +70,9 @@ def test_the_shipped_rows_stand_in_the_order_in_which_the_tuner_writes_them() ->
     assert cells(tiles_text()) == cells(table_text(shipped()))  # how columns are aligned is nobody's business
 
 
+HOPPER = "gluon, sm_90, forward, light, 128, parts=2 block_n=64 stages=2 registers=240 turns=no late=no, , x"
+
+
 @pytest.mark.parametrize(
     ("line", "column", "said"),
     [
@@ -79,8 +82,11 @@ def test_the_shipped_rows_stand_in_the_order_in_which_the_tuner_writes_them() ->
         (GOOD.replace("light", "cheap"), 20, "got 'cheap'"),
         (GOOD.replace("128", "0"), 27, "expected a head dimension of 1 to 4096, got '0'"),
         (GOOD.replace("128", "wide"), 27, "got 'wide'"),
-        (GOOD.replace("block_m=64", "block_m=48"), 32, "block_m is a power of two from 16 on, got '48'"),
-        (GOOD.replace("stages=2", "stages=0"), 32, "stages is a positive number, got '0'"),
+        (GOOD.replace("block_m=64", "block_m=48"), 32, "block_m is a power of two from 16 to 256, got '48'"),
+        (GOOD.replace("stages=2", "stages=0"), 32, "stages is a number from 1 to 8, got '0'"),
+        (GOOD.replace("warps=4", "warps=64"), 32, "warps is a power of two from 1 to 16, got '64'"),
+        (HOPPER.replace("parts=2", "parts=4"), 36, "parts is a number from 1 to 3, got '4'"),
+        (HOPPER.replace("240", "239"), 36, "registers are a multiple of 8, got '239'"),
         (GOOD.replace("warps=4 ", ""), 32, "warps missing"),
         (GOOD.replace("warps=4", "threads=128"), 32, "got 'threads=128'"),
         (GOOD.replace("warps=4", "warps=4 warps=8"), 32, "warps is given twice"),
@@ -171,6 +177,13 @@ def test_a_users_table_that_is_not_there_is_an_error_that_names_it(
     monkeypatch.setenv("ATTNGEN_TILES", str(tmp_path / "gone.csv"))
     with pytest.raises(BuildError, match=r"gone\.csv: No such file"):
         compile_spec(find_spec("causal"))
+
+
+def test_a_tile_without_room_for_a_dense_input_is_none_of_such_a_variant() -> None:
+    (light,) = [r for r in shipped().rows if r.key == ("gluon", "sm_90", "forward", "light", 128)]
+    other = shipped().updated([replace(light, head_dim=96)])
+    found = compile_spec(find_spec("dense_bias"), table=other).plan.backend.hopper
+    assert found is not None and all(tile is None or tile.dense for tile in found.tiles.values())
 
 
 def test_where_no_row_says_that_gluon_gains_its_tile_is_left_out() -> None:

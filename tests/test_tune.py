@@ -239,6 +239,17 @@ def test_a_run_goes_on_with_what_is_left(tmp_path: Path) -> None:
     assert third.races == []
 
 
+def test_a_better_candidate_of_a_resumed_run_has_a_final_of_its_own(tmp_path: Path) -> None:
+    search = one()
+    good, better = search.candidates[0], search.candidates[9]
+    timer = FakeTimer({good: 9.0, better: 8.0})
+    run(replace(search, candidates=search.candidates[:2]), timer, tmp_path)
+    run(search, timer, tmp_path)
+    assert [final for _, _, final in timer.races].count(True) == 2
+    (row,) = session.rows_of([search], journal_of(tmp_path), "here")
+    assert row.tile == better
+
+
 def test_what_failed_or_spills_is_noted_and_not_tried_again(tmp_path: Path) -> None:
     search = one()
     broken, spilling = search.candidates[:2]

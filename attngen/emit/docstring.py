@@ -17,16 +17,15 @@ _WHEN_GLUON = """\
 Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
 dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
 ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
-card (FILLED), the backward at those of 33 to 128, where neither ``deterministic`` nor a learned input's
-gradient is asked for. Every other call runs Triton's."""
+card (FILLED), the backward at those of {first} to 128, unless ``deterministic`` or {gradient} is asked for.
+Every other call runs Triton's."""
 
 # Beside it, where an input comes in tiles; and where the backward gathers its gradient.
 _WHEN_DENSE = """\
 To both, {name} comes in tiles, if it has all queries and keys, its last dimension is dense, and its other
-strides and its address are multiples of 16 bytes. The backward with tiles begins at a head dimension of 65"""
+strides and its address are multiples of 16 bytes."""
 _GATHERED = """\
-, and gives the gradient of {name} too, if no more than two of batch * heads share an element: two numbers
-added to 0 give the same in either order"""
+ Two parts of its gradient added to 0 give the same in either order, more do not."""
 
 
 def module_docstring(plan: Plan) -> str:
@@ -43,19 +42,30 @@ def module_docstring(plan: Plan) -> str:
     facts = [part for fact in facts_text(plan) for part in bullet(fact, 106)]
     parts.append("What is proven of it, for every call:\n\n" + escaped("\n".join(f"    {x}" for x in facts)))
     parts += [text for text in (far_paragraph(plan), gradients_paragraph(plan)) if text]
-    if hopper:
-        parts += [_WHEN_GLUON, *_when_dense(plan)]
+    parts += _when_gluon(plan)
     if plan.backend.is_refused:
         parts.append(f"Triton's kernels alone: {plan.backend.reason}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _when_dense(plan: Plan) -> list[str]:
+def _when_gluon(plan: Plan) -> list[str]:
+    """When which kernels run; nothing where all are Triton's."""
     hopper = plan.backend.hopper
-    if hopper is None or hopper.dense is None:
+    if hopper is None:
         return []
-    gathered = _GATHERED if plan.gathers_dense else ""
-    return [paragraph(f"{_WHEN_DENSE}{gathered}.".format(name=hopper.dense.input.name))]
+    if hopper.dense is None:
+        return [_joined(_WHEN_GLUON, first=33, gradient="a learned input's gradient")]
+    name, gradient, gathered = hopper.dense.input.name, "a learned input's gradient", ""
+    if plan.gathers_dense:
+        gradient = f"the gradient of {name} where more than two of batch * heads share an element of it"
+        gathered = _GATHERED
+    when = _joined(_WHEN_GLUON, first=65, gradient=gradient)
+    return [when, _joined(_WHEN_DENSE + gathered, name=name)]
+
+
+def _joined(text: str, **words: object) -> str:
+    """The text, filled in, as one paragraph."""
+    return paragraph(" ".join(text.format(**words).split()))
 
 
 def call_docstring(plan: Plan) -> str:

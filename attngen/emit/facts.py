@@ -17,12 +17,12 @@ _WIDEST = 60  # columns of an expression that a sentence can hold
 def facts_text(plan: Plan) -> list[str]:
     """One paragraph a fact: what holds, why, and what the kernels do for it."""
     facts, ir = plan.facts, plan.ir
-    of_softmax = [*_rows(facts, ir), *_shifts(facts, ir)] if plan.weights.is_softmax else [_NO_SUM]
+    of_softmax = [*_rows(plan), *_shifts(facts, ir)] if plan.weights.is_softmax else [_NO_SUM]
     return [*of_softmax, *_bound(plan), *_indices(facts)]
 
 
-def _rows(facts: Facts, ir: AttentionIR) -> Iterator[str]:
-    proof = facts.nonempty
+def _rows(plan: Plan) -> Iterator[str]:
+    ir, proof = plan.ir, plan.facts.nonempty
     if isinstance(proof, MaybeEmpty):
         lse = "lse = -inf" if ir.sink is None else "lse = the sink's logit"
         lacks = (
@@ -40,8 +40,8 @@ def _rows(facts: Facts, ir: AttentionIR) -> Iterator[str]:
         yield f"No row is empty: {why}. Nothing guards the division by the row's sum."
     else:
         yield (
-            f"If {proof.sizes.value}, no row is empty: {why}. Only otherwise is the division by the "
-            "row's sum guarded."
+            f"If {proof.sizes.value}, no row is empty: {why}. Only otherwise is the division by the row's "
+            f"sum guarded{', by the forward of Triton' if plan.backend.hopper is not None else ''}."
         )
 
 

@@ -60,7 +60,7 @@ def choose_backend(
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
     classes, dense = gluon_classes(ir, logits, key_loops), dense_in_tiles(ir, logits)
-    tiles = _tiles(classes, table)
+    tiles = _tiles(classes, table, dense is not None)
     others = "calls that its kernels cannot take run Triton's"
     if wanted == "hopper":
         return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense))
@@ -72,10 +72,12 @@ def choose_backend(
     return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining, dense))
 
 
-def _tiles(classes: Sequence[str], table: TileTable) -> dict[int, HopperTile]:
-    """The forward's tiles by largest head dimension."""
+def _tiles(classes: Sequence[str], table: TileTable, has_dense: bool) -> dict[int, HopperTile]:
+    """The forward's tiles by largest head dimension: those that have room for a dense input, where there is
+    one, else those that leave none."""
     found = table.found("gluon", "sm_90", "forward", classes)
-    return {width: row.tile for width, row in found.items() if isinstance(row.tile, HopperTile)}
+    tiles = {width: row.tile for width, row in found.items() if isinstance(row.tile, HopperTile)}
+    return {width: tile for width, tile in tiles.items() if (tile.dense > 0) == has_dense}
 
 
 def _gaining(

@@ -1,7 +1,7 @@
 """The table of tiles: which tile a kernel takes, by target, class and head dimension, as text that ships.
 
     backend, target, kernel, class, head dim, tile,                                   TFLOP/s, origin
-    triton,  sm_90,  dq,     light, 128,      block_m=64 block_n=64 warps=4 stages=2, 512,     causal, ...
+    triton,  sm_90,  dq,     light, 128,      block_m=64 block_n=64 warps=4 stages=2, 589,     causal, ...
 
 One row is one line, in any order; ``#`` begins a comment. A row holds for head dimensions up to its own, from
 the next smaller row of the same kernel on. Of a variant's classes (``plan.cost_class``), the rows of a later

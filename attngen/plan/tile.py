@@ -69,6 +69,16 @@ def tile_of(kind: type[_Either], text: str) -> _Either:
 
 _WORDS = {True: "yes", False: "no"}
 _POWERS_OF_TWO = {"block_m": 16, "block_n": 16, "warps": 1}  # and the least that a kernel takes
+# And the most: three consumers beside a producer have all of a multiprocessor's registers.
+_MOST = {
+    "block_m": 256,
+    "block_n": 256,
+    "warps": 16,
+    "stages": 8,
+    "parts": 3,
+    "registers": 240,
+    "programs": 8,
+}
 
 
 def _value(name: str, text: str, is_choice: bool) -> int | bool:
@@ -77,11 +87,13 @@ def _value(name: str, text: str, is_choice: bool) -> int | bool:
             raise ValueError(f"{name} is yes or no, got {text!r}")
         return text == _WORDS[True]
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
-    least = _POWERS_OF_TWO.get(name)
-    if least is not None and (number < least or number & (number - 1)):
-        raise ValueError(f"{name} is a power of two from {least} on, got {text!r}")
-    if number < 1:
-        raise ValueError(f"{name} is a positive number, got {text!r}")
+    least, most = _POWERS_OF_TWO.get(name), _MOST.get(name, 8)
+    if least is not None and (not least <= number <= most or number & (number - 1)):
+        raise ValueError(f"{name} is a power of two from {least} to {most}, got {text!r}")
+    if not 1 <= number <= most:
+        raise ValueError(f"{name} is a number from 1 to {most}, got {text!r}")
+    if name == "registers" and number % 8:
+        raise ValueError(f"registers are a multiple of 8, got {text!r}")
     return number
 
 

@@ -68,7 +68,8 @@ def run(
             _race(search, heat, timer, journal, final=False)
             yield Step(search, len(heat))
         best = best_of(search, journal)
-        if best is not None and not any(m.is_final for m in journal.of(search.id)) and left() > 0:
+        finals = {m.tile for m in journal.of(search.id) if m.is_final}
+        if best is not None and tile_text(best) not in finals and left() > 0:
             _race(search, [best], timer, journal, final=True)
         yield Step(search, 0, verdict(search, journal))
 
@@ -93,9 +94,10 @@ def best_of(search: Search, journal: Journal) -> AnyTile | None:
 
 
 def final_of(search: Search, journal: Journal) -> Measurement | None:
-    """The measurement that decides, where the best candidate won its final."""
+    """The measurement that decides, where a candidate won its final; resumed searches may have several."""
     finals = [m for m in journal.of(search.id) if m.is_final and m.ratio is not None]
-    return finals[-1] if finals and (finals[-1].ratio or 1.0) < 1 - NOISE else None
+    best = min(finals, key=lambda m: m.ratio or 1.0, default=None)
+    return best if best is not None and (best.ratio or 1.0) < 1 - NOISE else None
 
 
 def verdict(search: Search, journal: Journal) -> str:
