@@ -422,6 +422,14 @@ MUTANTS = (
         "clamped",
     ),
     Mutant(
+        "near_tiles_of_an_empty_loop",
+        "templates/triton/fragments.jinja",
+        "begin = tl.maximum(tl.minimum(near_lo, hi) // BLOCK * BLOCK, lo)",
+        "begin = tl.minimum(tl.maximum(near_lo, lo), hi) // BLOCK * BLOCK",
+        "a loop of no tiles that begins within one runs that one, without a mask",
+        "tests/test_learned.py::test_tiles_that_nothing_is_visited_of_are_near_no_diagonal_either",
+    ),
+    Mutant(
         "far_tiles_of_the_other_side",
         "attngen/emit/far.py",
         '_choice(name, "first", ahead, behind)',

@@ -260,6 +260,21 @@ def test_gradients_match_the_reference(name: str, call: dict[str, int], broadcas
         assert_matches_reference(variant, q, k, v, **inputs_of(variant, q, k, broadcast))
 
 
+@pytest.mark.parametrize(("q_len", "k_len"), [(1, 67), (1, 33), (40, 67), (67, 40), (33, 33)])
+@pytest.mark.parametrize("mask", ["q >= k and q - k < 16", "pos >= k and dist < 16", "k < q_len"])
+def test_tiles_that_nothing_is_visited_of_are_near_no_diagonal_either(
+    mask: str, q_len: int, k_len: int
+) -> None:
+    """Where a loop has no tiles, it may begin within one; far and near tiles are apart all the same."""
+    variant = variant_of(
+        "input x: float32[heads, 32] grad", f"score = score + x[h, clamp(k - pos, 0, 31)]\nmask = {mask}"
+    )
+    q, k, v = qkv(q_len=q_len, k_len=k_len)
+    x = Recipe((1, 32), "float32", seed=7).build().requires_grad_()
+    with small_tiles(variant):
+        assert_matches_reference(variant, q, k, v, x=x)
+
+
 def test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head() -> None:
     variant = variant_of(*SPECS["dense by key head"])
     q, k, v = qkv(batch=2, heads=4, kv_heads=2, q_len=9)
