@@ -275,6 +275,19 @@ def test_tiles_that_nothing_is_visited_of_are_near_no_diagonal_either(
         assert_matches_reference(variant, q, k, v, x=x)
 
 
+def test_a_far_tile_may_compute_with_what_it_reads_before_its_loop() -> None:
+    """Found by fuzzing: what stands in for the read had blanks in its name."""
+    variant = variant_of(
+        "input x: float32[heads, 8] grad",
+        "let near = x[h, clamp(dist, 0, 7)]",
+        "score = score + near * near\nscore = clamp(score, -4.0, 4.0)",
+    )
+    q, k, v = qkv(q_len=40, k_len=40)
+    x = Recipe((1, 8), "float32", seed=7).build().requires_grad_()
+    with small_tiles(variant):
+        assert_matches_reference(variant, q, k, v, x=x)
+
+
 def test_query_heads_that_share_a_dense_bias_are_those_of_its_key_head() -> None:
     variant = variant_of(*SPECS["dense by key head"])
     q, k, v = qkv(batch=2, heads=4, kv_heads=2, q_len=9)

@@ -185,6 +185,15 @@ def test_what_an_input_lacks_or_broadcasts_takes_the_sum_of_all() -> None:
         judge(variant, **inputs_of(variant, a=a, c=c))
 
 
+def test_a_derivative_by_a_product_that_rounds_alone_has_its_helper() -> None:
+    """Found by fuzzing: only the derivative multiplies where a comparison is decided."""
+    clamped = f"clamp(inf, {PRODUCT}, 0.0)"
+    score = f"score = clamp(clamp(m, dist, 0), 5.0 * inf * {clamped} - {clamped}, 3.0 * pos)"
+    text = variant_of(ROWS, SHARED, "param m: int", score).source
+    assert " product(" in text.partition("def product_derivatives")[2].partition("@triton.jit")[0]
+    assert "def product(" in text
+
+
 def test_where_both_ranks_broadcast_the_declared_one_is_summed_over() -> None:
     score = "score = score + 0.3 * dot(a[b, h, q], c[b, k])"
     variant = variant_of(ROWS.replace("rank", "5"), SHARED.replace("rank", "5"), score)

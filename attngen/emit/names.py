@@ -153,7 +153,8 @@ def _described(node: Expr) -> str:
         return _KNOWN[node]
     if node.op in _LEAVES:
         indices = (_KNOWN.get(i, str(i.value)) for i in node.args if i.op is Op.WORD or i in _KNOWN)
-        return "_".join([str(node.value), *indices])
+        name = str(node.value).replace(" ", "_")  # what stands in for a read far away has blanks
+        return "_".join([name, *indices])
     if node.op in SEARCHES:
         return f"{node.value}_{_sought(node)}"
     if node.op in _INFIX:

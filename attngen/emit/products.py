@@ -36,9 +36,10 @@ _AXES = {"b": "b", "h": "h", "h_kv": "g", "q": "s", "k": "s"}
 
 @dataclass(frozen=True)
 class ProductUses:
-    """The names that the backward kernels read for the products' gradients: in both loops, in that over
-    queries alone, and after the loops."""
+    """The functions that the products' gradients have, and the names that the backward kernels read for them:
+    in both loops, in that over queries alone, and after the loops."""
 
+    functions: tuple[Function, ...]
     loops: tuple[str, ...]
     loop_over_queries: tuple[str, ...]
     after: tuple[str, ...]
@@ -79,6 +80,7 @@ def make_products(scope: Scope, weights: WeightsView) -> tuple[ProductsView, Pro
     pairs = zip(products, views, strict=True)
     numbers = [(scope.uniform_names(p.number), view.number_after) for p, view in pairs]
     uses = ProductUses(
+        functions=(derivatives,) if derivatives else (),
         loops=derivatives.uses if derivatives else (),
         loop_over_queries=tuple(n for names, after in numbers if not after for n in names),
         after=tuple(n for names, _ in numbers for n in names),

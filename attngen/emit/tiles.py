@@ -128,7 +128,11 @@ def make_tiles(
             (*around, *learned_uses, *product_uses.after),
             floats,
         ),
-        helpers=_helpers(blocks, functions, [line for r in learned.reads for line in (*r.lines, r.place)]),
+        helpers=_helpers(
+            blocks,
+            (*functions, *product_uses.functions),
+            [line for r in learned.reads for line in (*r.lines, r.place)],
+        ),
         uses_q="q" in uses or "pos" in uses,
         uses_k="k" in uses,
         uses_pos="pos" in uses,
