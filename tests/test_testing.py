@@ -463,6 +463,11 @@ def test_short_calls_reach_the_forward_of_long_ones_and_nothing_is_left_behind()
     assert (usual, tiles, {}) == (module.FILLED, module.TILES, module.CALLS)
 
 
+def test_small_tiles_hold_the_widest_heads_beside_products_of_rows() -> None:
+    variant = attngen.load("low_rank_bias")
+    assert run_property_tests(variant, examples=1, head_dims=(256,), max_length=20).passed
+
+
 def test_the_mean_is_held_tighter_for_large_sixteen_bit_tensors() -> None:
     for n, dtype, passes in (
         (4096, torch.float16, False),

@@ -15,8 +15,9 @@ from attngen.ir.nodes import AttentionIR
 from attngen.ir.types import Scalar
 
 # (BLOCK_M, BLOCK_N, ...) of forward, dK/dV and dQ: another shape for each. What a loop streams is the short
-# side, since it takes three steps to see that the first is still right after the second.
-_TILES = {256: ((32, 16, 1, 1), (16, 32, 1, 1), (16, 16, 1, 1))}
+# side, since it takes three steps to see that the first is still right after the second. Products of rows
+# count as parts of a head: up to 512.
+_TILES = {512: ((32, 16, 1, 1), (16, 32, 1, 1), (16, 16, 1, 1))}
 
 _LARGE, _SHRINK = 256, 256
 
