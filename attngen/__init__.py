@@ -22,9 +22,9 @@ def load(
     """Build the variant of a spec file or of the zoo, or take it from the cache.
 
     A name with a separator or ending in ``.attn`` is a path; anything else a zoo name. ``consts`` override
-    the spec's. ``backend="hopper"`` adds warp-specialised kernels for sm_90, in Gluon, to Triton's; "triton"
-    does not, nor does "auto" for now. ``math="exact"`` forgoes the approximate tanh of 16-bit tensors. What
-    is built, and where, is logged by the logger "attngen". Raises AttnGenError.
+    the spec's. ``backend="hopper"`` adds warp-specialised kernels for sm_90, in Gluon, to Triton's, "triton"
+    does not, and "auto" adds those that were measured to gain. ``math="exact"`` forgoes the approximate tanh
+    of 16-bit tensors. What is built, and where, is logged by the logger "attngen". Raises AttnGenError.
     """
     _require(path_or_zoo_name, (str, os.PathLike), "path_or_zoo_name: expected a str or a path")
     from attngen.spec_file import find_spec

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attngen.ir.nodes import Expr, Op, postorder
+from attngen.ir.nodes import SIZES, Expr, Op, postorder
 from attngen.ir.types import Scalar, Type
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -41,10 +41,15 @@ class Grid:
     def shape(self) -> tuple[int, int, int, int]:
         return (self.batch, self.heads, self.last_row - self.first_row, self.k_len)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The words that are one number for the whole call."""
+        return {name: getattr(self, name) for name in SIZES}
+
     def word(self, name: str) -> Tensor:
         """A word's values, int64, broadcastable to ``shape``."""
-        if name in ("batch", "heads", "kv_heads", "q_len", "k_len", "head_dim", "v_dim"):
-            return torch.tensor(getattr(self, name), device=self.device)
+        if name in SIZES:
+            return torch.tensor(self.sizes[name], device=self.device)
         if name == "b":
             return self._along(0, 0, self.batch)
         if name == "h":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attngen.dropout_bits import kept
 from attngen.eager import Environment, Grid, evaluate, gather, rounded
-from attngen.ir.nodes import SIZES, AttentionIR, Expr, Normalize, Op, leaves
+from attngen.ir.nodes import AttentionIR, Expr, Normalize, Op, leaves
 from attngen.ir.types import Scalar, Type
 
 _INF = float("inf")
@@ -124,8 +124,8 @@ def bind(
     if kv_heads and heads % kv_heads:
         raise ValueError(f"{heads} query heads do not divide into {kv_heads} key heads")
     grid = Grid(batch, heads, kv_heads, q_len, k_len, head_dim, v_dim, 0, q_len, q.device)
-    words = {size: int(grid.word(size)) for size in SIZES}
-    lengths = {i.name: _length(i.dims[-1], words | sizes) for i in ir.inputs if i.dims}
+    known = {**sizes, **grid.sizes}  # an input that broadcasts does not say how large a word's size is
+    lengths = {i.name: _length(i.dims[-1], known) for i in ir.inputs if i.dims}
     return Environment(grid, dict(inputs), values, sizes, lengths=lengths)
 
 

@@ -204,6 +204,16 @@ def test_where_both_ranks_broadcast_the_declared_one_is_summed_over() -> None:
     torch.testing.assert_close(variant.reference(*tensors, **short), variant.reference(*tensors, **long))
 
 
+def test_where_a_rank_that_is_a_word_broadcasts_the_words_size_is_summed_over() -> None:
+    rows, shared = (text.replace("rank", "head_dim") for text in (ROWS, SHARED))
+    variant = variant_of(rows, shared, "score = score + 0.3 * dot(a[b, h, q], c[b, k])")
+    short = {"a": torch.randn(2, 2, 18, 1).half(), "c": torch.randn(2, 21, 1).bfloat16()}
+    tensors = qkv(batch=2, heads=2, kv_heads=1, q_len=18, k_len=21, dtype="float16")
+    assert_matches_reference(variant, *tensors, **short)
+    long = {name: x.expand(*x.shape[:-1], tensors[0].shape[3]) for name, x in short.items()}
+    torch.testing.assert_close(variant.reference(*tensors, **short), variant.reference(*tensors, **long))
+
+
 @pytest.mark.parametrize("strides", ["transposed", "sliced", "expanded"])
 def test_factors_may_have_any_strides(strides: str) -> None:
     variant = variant_of(*VARIANTS["apart"])

@@ -54,13 +54,8 @@ class Case:
     @property
     def sizes(self) -> dict[str, int]:
         """Every size that a spec can name."""
-        batch, heads, q_len, head_dim = self.q.shape
-        own = reference.bind(
-            variant_of(self.row).ir, self.q, self.k, self.v, self.inputs, self.row.params
-        ).sizes
-        words = {"batch": batch, "heads": heads, "q_len": q_len, "head_dim": head_dim}
-        words |= {"kv_heads": self.k.shape[1], "k_len": self.k.shape[2], "v_dim": self.v.shape[3]}
-        return {**own, **words}
+        env = reference.bind(variant_of(self.row).ir, self.q, self.k, self.v, self.inputs, self.row.params)
+        return {**env.sizes, **env.grid.sizes}
 
     @property
     def keywords(self) -> dict[str, Any]:

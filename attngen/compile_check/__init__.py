@@ -101,10 +101,10 @@ def _row(launch: Launch, target: Target, head_dim: int, dtype: str) -> Row:
         faults.append(f"{binary.shared} bytes of shared memory, {target.name} has {target.shared}")
     if binary.tensor_memory > _TENSOR_MEMORY:
         faults.append(f"{binary.tensor_memory} columns of tensor memory, {target.name} has {_TENSOR_MEMORY}")
-    small = target.name == "sm_90" and head_dim <= _WITHOUT_SPILLS and dtype != "float32"
-    spilled = [f"{binary.spills} bytes spilled"] if small and binary.spills else []
-    few = kernel.startswith("hopper_") and binary.spills <= _FEW_SPILLS
-    faults += [] if few else spilled
-    note = "; ".join([*faults, *(spilled if few else []), *binary.warnings])
+    remarks = list(binary.warnings)
+    if target.name == "sm_90" and head_dim <= _WITHOUT_SPILLS and dtype != "float32" and binary.spills:
+        allowed = _FEW_SPILLS if kernel.startswith("hopper_") else 0
+        (remarks if binary.spills <= allowed else faults).append(f"{binary.spills} bytes spilled")
+    note = "; ".join([*faults, *remarks])
     numbers = binary.registers, binary.spills, binary.shared
     return Row(kernel, target.name, head_dim, dtype, *numbers, not faults, note)
