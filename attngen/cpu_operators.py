@@ -1,6 +1,6 @@
 """What an emitted module's operators do with CPU tensors where Triton's interpreter is off: row blocks.
 
-forward_operator(q, k, v, slopes, bshd)   ->   blockwise.Call(...).forward(q, k, v, slopes)
+forward_operator(q, k, v, slopes)   ->   blockwise.Call(...).forward(q, k, v, slopes)
 
 They stay operators, so one set of checks and one autograd formula serve both ways, and torch.compile sees an
 operator, not the blocks, whose number depends on the lengths.
@@ -42,14 +42,14 @@ class _Operators:
         self._ir = ir
 
     def forward(self, *arguments: Any) -> Tensor | tuple[Tensor, ...]:
-        call, tensors, (bshd, *_) = self._read(arguments)
+        call, tensors, _ = self._read(arguments)
         if self._ir.name not in _said:
             _said.add(self._ir.name)
             _log.warning(
                 "%s: CPU tensors and no TRITON_INTERPRET=1: running the same maths in PyTorch, in row blocks",
                 self._ir.name,
             )
-        room = self._module.empty_forward(tensors[0], tensors[2], bshd)
+        room = self._module.empty_forward(tensors[0], tensors[2])
         found = call.forward(*tensors)
         if found[1] is None:
             room.copy_(found[0])
@@ -61,7 +61,6 @@ class _Operators:
 
     def backward(self, *arguments: Any) -> tuple[Tensor, ...]:
         call, tensors, rest = self._read(arguments)
-        bshd, *rest = rest
         if isinstance(rest[0], bool):  # whether deterministic, which this always is
             rest = rest[1:]
         d_lse = None
@@ -71,7 +70,7 @@ class _Operators:
             d_out, *rest = rest
         needs_q, needs_kv, *learned = rest
         grads = [i.grad for i in self._ir.inputs]
-        room = self._module.empty_backward(*tensors[:3], bshd, needs_q, needs_kv)
+        room = self._module.empty_backward(*tensors[:3], needs_q, needs_kv)
         if learned:
             named = [x for x, grad in zip(tensors[3:], grads, strict=True) if grad]
             room = (*room, *self._module.empty_learned(*named, *learned))

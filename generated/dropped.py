@@ -1977,28 +1977,28 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_635d9053085e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_7d69c30a393c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
-def like_rows(x, rows, width, bshd):
-    """An empty [batch, heads, rows, width] for x's batch and heads, laid out as the caller's tensors are."""
+def like_rows(x, rows, width):
+    """An empty [batch, heads, rows, width] for x's batch and heads, with x's order of the two in memory."""
     batch, heads = x.shape[:2]
-    if bshd:
+    if 0 < x.stride(1) < x.stride(2):
         return x.new_empty(batch, rows, heads, width).transpose(1, 2)
     return x.new_empty(batch, heads, rows, width)
 
 
-def empty_forward(q, v, bshd):
+def empty_forward(q, v):
     """Room for the output, its log-sum-exp, and the two parts of that, which float32 tensors keep."""
-    out = like_rows(q, q.shape[2], v.shape[3], bshd)
+    out = like_rows(q, q.shape[2], v.shape[3])
     parts = (2, *q.shape[:3]) if q.dtype == torch.float32 else (2, 0)
     return out, q.new_empty(q.shape[:3], dtype=torch.float32), q.new_empty(parts, dtype=torch.float32)
 
 
-def empty_backward(q, k, v, bshd, needs_q, needs_kv):
+def empty_backward(q, k, v, needs_q, needs_kv):
     """Room for dq, dk and dv; none where they are not wanted."""
     wanted = zip((q, k, v), (needs_q, needs_kv, needs_kv), strict=True)
-    return tuple(like_rows(x, *x.shape[2:], bshd) if needed else x.new_empty(0) for x, needed in wanted)
+    return tuple(like_rows(x, *x.shape[2:]) if needed else x.new_empty(0) for x, needed in wanted)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
@@ -2008,10 +2008,9 @@ def forward_operator(
     v: torch.Tensor,
     seed: torch.Tensor,
     p_: float,
-    bshd: bool,
     deterministic: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    out, lse, parts = empty_forward(q, v, bshd)
+    out, lse, parts = empty_forward(q, v)
     if out.numel() == 0 or k.shape[2] == 0:
         variant_arguments(q, k, v, seed, p_)  # refuses what is no probability
         return out.zero_(), lse.fill_(float("-inf")), parts
@@ -2026,7 +2025,6 @@ def backward_operator(
     v: torch.Tensor,
     seed: torch.Tensor,
     p_: float,
-    bshd: bool,
     deterministic: bool,
     out: torch.Tensor,
     lse: torch.Tensor,
@@ -2036,7 +2034,7 @@ def backward_operator(
     needs_q: bool,
     needs_kv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
+    dq, dk, dv = empty_backward(q, k, v, needs_q, needs_kv)
     if out.numel() == 0 or k.shape[2] == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
     launch_backward(q, k, v, seed, p_, out, lse, *parts, d_out, d_lse, dq, dk, dv, deterministic)
@@ -2044,18 +2042,18 @@ def backward_operator(
 
 
 @forward_operator.register_fake
-def _(q, k, v, seed, p_, bshd, deterministic):
-    return empty_forward(q, v, bshd)
+def _(q, k, v, seed, p_, deterministic):
+    return empty_forward(q, v)
 
 
 @backward_operator.register_fake
-def _(q, k, v, seed, p_, bshd, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
-    return empty_backward(q, k, v, bshd, needs_q, needs_kv)
+def _(q, k, v, seed, p_, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
+    return empty_backward(q, k, v, needs_q, needs_kv)
 
 
 def save_for_backward(ctx, inputs, output):
     ctx.set_materialize_grads(False)
-    *arguments, ctx.bshd, ctx.deterministic = inputs
+    *arguments, ctx.deterministic = inputs
     ctx.save_for_backward(*arguments[:4], *output)
     ctx.scalars = arguments[4:]
 
@@ -2063,7 +2061,7 @@ def save_for_backward(ctx, inputs, output):
 def gradients_of(ctx, call, saved, d_out, d_lse):
     """The gradients of the forward's arguments, by the operator or, in its place, a ``Call``."""
     *tensors, out, lse, parts = saved
-    nothing = (None,) * 7
+    nothing = (None,) * 6
     if d_out is None and d_lse is None:
         return nothing
     if d_out is None:
@@ -2072,7 +2070,6 @@ def gradients_of(ctx, call, saved, d_out, d_lse):
     given = (
         *tensors,
         *ctx.scalars,
-        ctx.bshd,
         ctx.deterministic,
         out,
         lse,
@@ -2419,17 +2416,17 @@ class Call:
         self.like_q = None  # whether the output lies as q does
         self.like_lse = self.no_parts = None
 
-    def room(self, q, v, bshd):
+    def room(self, q, v):
         """As ``empty_forward``, with what is known of its results."""
         if self.like_q is None:
-            out, lse, parts = empty_forward(q, v, bshd)
+            out, lse, parts = empty_forward(q, v)
             self.like_lse = lse.new_empty(1).expand(lse.shape)
             self.no_parts = None if parts.numel() else parts
             like = torch.empty_like(q)
             # Last, since other threads ask for it first.
             self.like_q = out.shape == like.shape and out.stride() == like.stride()
             return out, lse, parts
-        out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3], bshd)
+        out = torch.empty_like(q) if self.like_q else like_rows(q, q.shape[2], v.shape[3])
         lse = torch.empty_like(self.like_lse, memory_format=torch.contiguous_format)
         parts = self.no_parts
         if parts is None:
@@ -2446,9 +2443,9 @@ class Call:
         if kind not in self.repeats and are_aligned([x.data_ptr() for x in tensors]):
             self.repeats[kind] = repeat_of(record, tensors)
 
-    def forward(self, q, k, v, seed, p_, bshd, deterministic):
+    def forward(self, q, k, v, seed, p_, deterministic):
         """As ``forward_operator``."""
-        out, lse, parts = self.room(q, v, bshd)
+        out, lse, parts = self.room(q, v)
         tensors = (q, k, v, seed, out, lse, parts)
         if not self.repeats_of("forward", tensors):
             record = Record()
@@ -2458,11 +2455,9 @@ class Call:
             self.note("forward", record, alone)
         return out, lse, parts
 
-    def backward(
-        self, q, k, v, seed, p_, bshd, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv
-    ):
+    def backward(self, q, k, v, seed, p_, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
         """As ``backward_operator``, where no learned input's gradient is asked for."""
-        dq, dk, dv = empty_backward(q, k, v, bshd, needs_q, needs_kv)
+        dq, dk, dv = empty_backward(q, k, v, needs_q, needs_kv)
         tensors = (q, k, v, seed, out, lse, parts, d_out, dq, dk, dv)
         if d_lse is not None:
             tensors = (*tensors, d_lse)
@@ -2541,17 +2536,16 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
         deterministic = torch.are_deterministic_algorithms_enabled()
     call = known_call(q, k, v, inputs, params, layout)
     params = call.params if call else check_call(q, k, v, inputs, params, layout)
-    bshd = layout == "bshd"
-    if bshd:
+    if layout == "bshd":
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    arguments = (q, k, v, *inputs, seed_tensor(seed, q.device), *params, bshd, deterministic)
+    arguments = (q, k, v, *inputs, seed_tensor(seed, q.device), *params, deterministic)
     if call is None:
         out, lse, _ = forward_operator(*arguments)
     elif call.records:
         out, lse = Attention.apply(*arguments, call)
     else:
         out, lse, _ = call.forward(*arguments)
-    if bshd:
+    if layout == "bshd":
         out = out.transpose(1, 2)
     return (out, lse) if return_lse else out
 

@@ -479,7 +479,7 @@ def operator_arguments(kind: str, bshd: bool) -> tuple[Any, ...]:
     seed = [torch.tensor([3])] if kind == "dropout" else []
     params = [p.default for p in spec(kind).ir.params]
     flag = [True] if hasattr(spec(kind).module, "takes_hopper") else []  # deterministic
-    return (q, k, v, *own, *seed, *params, bshd, *flag)
+    return (q, k, v, *own, *seed, *params, *flag)
 
 
 @pytest.mark.slow

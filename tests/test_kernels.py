@@ -5,6 +5,8 @@ What a spec can say is tested in test_kernel_language.py; what a call may not be
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from kernel_calls import gradients, judge, qkv, same_bits, small_tiles, variant_of
@@ -127,6 +129,19 @@ def test_the_layout_is_only_a_transposition() -> None:
     d_lse = Recipe((2, 2, 7), seed=8).build()
     for dx, expected in zip(torch.autograd.grad([out, lse], swapped, [d_out, d_lse]), want[2:], strict=True):
         assert torch.equal(dx.transpose(1, 2), expected)
+
+
+@pytest.mark.parametrize("rows_outside", list(itertools.product((False, True), repeat=3)))
+def test_results_lie_in_memory_as_q_k_and_v_do(rows_outside: tuple[bool, ...]) -> None:
+    """So that a model that splits its heads off as views merges them by a view."""
+    leaves = [
+        (x.transpose(1, 2).contiguous().transpose(1, 2) if swapped else x).requires_grad_()
+        for x, swapped in zip(qkv(heads=2, kv_heads=2, q_len=5, k_len=7), rows_outside, strict=True)
+    ]
+    out = biased()(*leaves, **slopes(2))
+    assert isinstance(out, Tensor) and out.stride() == leaves[0].stride()
+    for x, gradient in zip(leaves, torch.autograd.grad(out.sum(), leaves), strict=True):
+        assert gradient.stride() == x.stride()
 
 
 def test_strides_of_dimensions_of_size_1_are_ignored() -> None:

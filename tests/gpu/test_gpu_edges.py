@@ -80,7 +80,7 @@ def test_opcheck_finds_no_fault_forward_and_backward(name: str, bshd: bool) -> N
     seed = [torch.tensor([7], device="cuda")] if variant.ir.dropout is not None else []
     params = [named.get(p.name, p.default) for p in variant.ir.params]
     flag = [True] if hasattr(module, "takes_hopper") else []  # deterministic
-    arguments = (q, k, v, *inputs, *seed, *params, bshd, *flag)
+    arguments = (q, k, v, *inputs, *seed, *params, *flag)
     results = [t.detach() for t in module.forward_operator(*arguments)]
     has_learned = any(i.grad for i in variant.ir.inputs)
     for needs in itertools.product((True, False), repeat=3 if has_learned else 2):

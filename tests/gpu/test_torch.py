@@ -55,7 +55,10 @@ def test_opcheck_finds_no_fault(name: str, bshd: bool) -> None:
     seed = [named["seed"]] if "seed" in named else []
     params = [named.get(name, default) for name, default in defaults.items()]
     flag = [True] if hasattr(module, "takes_hopper") else []  # deterministic
-    arguments = (x.q, x.k, x.v, *inputs, *seed, *params, bshd, *flag)
+    q, k, v = (x.q, x.k, x.v)
+    if bshd:
+        q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v))
+    arguments = (q, k, v, *inputs, *seed, *params, *flag)
     torch.library.opcheck(module.forward_operator, arguments)
 
 
