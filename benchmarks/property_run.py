@@ -1,4 +1,4 @@
-"""Property tests of the whole zoo on a GPU, spread over processes: variant, dtype, examples, worst ratio.
+"""Property tests of the whole zoo, spread over processes and GPUs: variant, dtype, examples, worst ratio.
 
     python benchmarks/property_run.py --examples 200 --workers 16 --time-limit 420 -o out
 
@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from attngen.bench.inputs import plausible_inputs, plausible_params
-from attngen.bench.machine import machine, one_line
+from attngen.bench.machine import cuda_goes_on, machine, one_line
 from attngen.bench.measure import short
 from attngen.bench.table import columns
 from attngen.errors import AttnGenError
@@ -38,6 +36,7 @@ from attngen.spec_file import find_spec, zoo_names
 from attngen.testing.reach import small_consts
 from attngen.testing.run import run_property_tests
 from attngen.testing.tensor import STRIDES, Recipe
+from attngen.tune.workers import Workers
 from attngen.variant import Variant, build_variant
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -46,6 +45,7 @@ USUAL = ("contiguous", "transposed")  # one binary serves both
 ODD = tuple(kind for kind in STRIDES if kind not in USUAL)
 RANDOM_SHARE, RANDOM_CELL = 0.1, 5
 BUILD_SHARE = 0.6  # of the time limit
+LONGEST = 300.0  # seconds for one cell
 
 
 @dataclass(frozen=True)
@@ -167,67 +167,31 @@ def judge(cell: Cell, device: str) -> Outcome:
 
 
 def in_parallel(
-    work: Callable[[Cell, str], Any], cells: Sequence[Cell], device: str, workers: int, until: float
+    work: Callable[[Cell, str], Any],
+    cells: Sequence[Cell],
+    devices: Sequence[str],
+    workers: int,
+    until: float,
 ) -> tuple[list[Any], int]:
     """What ``work`` returned for the cells begun before ``until``, and how many were left out.
 
     A cell that has begun may take a minute more; then it counts as left out too.
     """
-    queue = deque(sorted(cells, key=lambda cell: -cell.cost))
-    with ThreadPoolExecutor(workers) as threads:
-        jobs = [threads.submit(worked_off, queue, work, device, until) for _ in range(workers)]
-        found = [result for job in jobs for result in job.result()]
+    costly_first = sorted(cells, key=lambda cell: -cell.cost)
+    jobs = list(zip(costly_first, cycle(devices)))
+    crew: Workers[tuple[Cell, str], Any] = Workers(partial(answer, work), workers, None, LONGEST)
+    found = []
+    for (cell, _), result in crew.results(jobs, until, grace=60):
+        if result is None:
+            print(f"lost its process: {cell}", flush=True)
+        else:
+            found.append(result)
     return found, len(cells) - len(found)
 
 
-def worked_off(queue: deque[Cell], work: Callable[[Cell, str], Any], device: str, until: float) -> list[Any]:
-    """What one process after another made of the cells it took off ``queue``."""
-    found: list[Any] = []
-    while queue and time.monotonic() < until:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, work, device), daemon=True)
-        process.start()
-        theirs.close()
-        cell = None
-        try:
-            while queue and time.monotonic() < until:
-                cell = queue.popleft()
-                ours.send(cell)
-                if not ours.poll(max(0.0, until - time.monotonic()) + 60):
-                    break
-                result, usable = ours.recv()
-                found.append(result)
-                if not usable:
-                    break
-        except IndexError:  # another thread took the last cell
-            pass
-        except (EOFError, OSError):
-            print(f"lost its process: {cell}", flush=True)
-        process.kill()
-    return found
-
-
-def serve(connection: Connection, work: Callable[[Cell, str], Any], device: str) -> None:
-    """In a process of its own: a cell in, what ``work`` made of it out, and whether this process can go on.
-
-    After an illegal access CUDA refuses all that a process asks of it, so that process ends.
-    """
-    while True:
-        try:
-            cell = connection.recv()
-        except EOFError:
-            return
-        result = work(cell, device)
-        connection.send((result, device == "cpu" or still_runs()))
-
-
-def still_runs() -> bool:
-    try:
-        torch.cuda.synchronize()
-    except Exception:
-        return False
-    return True
+def answer(work: Callable[[Cell, str], Any], job: tuple[Cell, str]) -> tuple[Any, bool]:
+    """What ``work`` makes of a cell, and whether the process can go on."""
+    return work(*job), job[1] == "cpu" or cuda_goes_on()
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -269,6 +233,8 @@ def main() -> int:
     if options.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device")
 
+    count = torch.cuda.device_count()
+    devices = [f"cuda:{n}" for n in range(count)] if options.device == "cuda" else [options.device]
     started = time.monotonic()
     until, most = started + options.time_limit, started + BUILD_SHARE * options.time_limit
     dtypes = options.dtypes.split(",")
@@ -284,11 +250,11 @@ def main() -> int:
         os.environ.setdefault(name, "1")  # the processes are many, the tensors small
     if not options.no_build:
         fixed = [cell for cell in cells if len(cell.dtypes) == 1]
-        troubles, missed = in_parallel(build, fixed, options.device, options.workers, most)
+        troubles, missed = in_parallel(build, fixed, devices, options.workers, most)
         print("\n".join(t for t in troubles if t))
         took = time.monotonic() - started
         print(f"built for {len(fixed) - missed} of {len(fixed)} cells in {took:.0f} s", flush=True)
-    outcomes, missed = in_parallel(judge, cells, options.device, options.workers, until)
+    outcomes, missed = in_parallel(judge, cells, devices, options.workers, until)
 
     took = time.monotonic() - started
     failed = [o for o in outcomes if o.failure]

@@ -354,6 +354,16 @@ def test_leaving_early_ends_what_hangs() -> None:
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.parametrize(("longest", "until", "grace"), [(8.0, 60.0, 60.0), (60.0, 8.0, 1.0)])
+def test_a_job_that_hangs_is_lost_when_its_time_or_that_of_all_has_passed(
+    longest: float, until: float, grace: float
+) -> None:
+    started = time.monotonic()
+    found = dict(Workers(doubled, 2, -1, longest).results([99, 1], started + until, grace))
+    assert found == {99: -1, 1: 2}
+    assert time.monotonic() - started < 40
+
+
 slow = pytest.mark.slow
 
 

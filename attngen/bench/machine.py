@@ -29,3 +29,12 @@ def machine() -> dict[str, str]:
 def one_line(found: dict[str, str]) -> str:
     versions = ", ".join(f"{name} {found[name]}" for name in found if name not in ("device", "date"))
     return f"{found['device']}; {versions}; {found['date']}"
+
+
+def cuda_goes_on() -> bool:
+    """Whether this process can still use the GPU."""
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return False
+    return True

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from attngen.bench.machine import cuda_goes_on
 from attngen.bench.measure import relative_errors, short
 from attngen.bench.peers import Case, make_case, variant_of
 from attngen.bench.rows import Shape, kept_scores
@@ -64,12 +65,7 @@ def compile_one(job: Job) -> tuple[Compiled, bool]:
         torch.cuda.synchronize()
         return Compiled(found.spills), True
     except Exception as error:
-        result = Compiled(0, short(error))
-    try:
-        torch.cuda.synchronize()
-    except Exception:
-        return result, False
-    return result, True
+        return Compiled(0, short(error)), cuda_goes_on()
 
 
 def noted(search: Search, tile: Tile | HopperTile, case: Case) -> Noted:

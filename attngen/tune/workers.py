@@ -17,24 +17,28 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_LONGEST = 120.0  # seconds for one job
-
 
 class Workers(Generic[Job, Result]):
     """``count`` processes that work off jobs, the first ones first.
 
     ``work`` gives a job's result, and whether its process can go on. ``lost`` is the result of a job whose
-    process died or took too long.
+    process died, or that took more than ``longest`` seconds.
     """
 
-    def __init__(self, work: Callable[[Job], tuple[Result, bool]], count: int, lost: Result) -> None:
-        self._work, self._count, self._lost = work, count, lost
+    def __init__(
+        self, work: Callable[[Job], tuple[Result, bool]], count: int, lost: Result, longest: float = 120.0
+    ) -> None:
+        self._work, self._count, self._lost, self._longest = work, count, lost, longest
 
-    def results(self, jobs: Sequence[Job], until: float) -> Iterator[tuple[Job, Result]]:
+    def results(
+        self, jobs: Sequence[Job], until: float, grace: float = float("inf")
+    ) -> Iterator[tuple[Job, Result]]:
         """Each job with its result, as they come; jobs that are not begun before ``until`` have none.
 
-        ``until`` is a time of ``time.monotonic``. Closing the iterator ends all processes.
+        ``until`` is a time of ``time.monotonic``; what has begun is lost ``grace`` seconds after it. Closing
+        the iterator ends all processes.
         """
+        last = until + grace
         waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
         for job in jobs:
             waiting.put(job)
@@ -44,7 +48,7 @@ class Workers(Generic[Job, Result]):
         def serve() -> None:
             try:
                 while time.monotonic() < stop[0] and not waiting.empty():
-                    self._one_process(waiting, found, stop)
+                    self._one_process(waiting, found, stop, last)
             finally:
                 found.put(None)
 
@@ -67,6 +71,7 @@ class Workers(Generic[Job, Result]):
         waiting: queue.SimpleQueue[Job],
         found: queue.SimpleQueue[tuple[Job, Result] | None],
         stop: Sequence[float],
+        last: float,
     ) -> None:
         """Work off jobs in one process, for as long as it can go on."""
         context = multiprocessing.get_context("spawn")
@@ -81,14 +86,14 @@ class Workers(Generic[Job, Result]):
                     job = waiting.get_nowait()
                 except queue.Empty:
                     return
-                result, usable = self._answer(ours, job, stop)
+                result, usable = self._answer(ours, job, stop, last)
                 found.put((job, result))
         finally:
             process.kill()
             process.join()
 
-    def _answer(self, ours: Connection, job: Job, stop: Sequence[float]) -> tuple[Result, bool]:
-        until = time.monotonic() + _LONGEST
+    def _answer(self, ours: Connection, job: Job, stop: Sequence[float], last: float) -> tuple[Result, bool]:
+        until = min(time.monotonic() + self._longest, last)
         try:
             ours.send(job)
             while not ours.poll(0.2):
