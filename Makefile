@@ -54,7 +54,7 @@ test-slow: $(READY)
 	TRITON_INTERPRET=0 $(PYTEST) -m "slow and compiled and not gpu"
 
 test-gpu: $(READY)
-	TRITON_INTERPRET=0 $(PY) -m pytest -m gpu
+	TRITON_INTERPRET=0 $(PY) -m pytest -m gpu -n auto
 
 gallery: $(READY)
 	$(PY) -m attngen build $(GALLERY) -o generated
