@@ -37,14 +37,16 @@ def test_no_result_holds_what_was_in_memory_before(name: str, lengths: tuple[int
     assert_matches_reference(variant, x.q, x.k, x.v, dout=x.d_out, seed=seed, **named)
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_call_gives_the_same_bits(name: str) -> None:
+def test_the_same_call_gives_the_same_bits(name: str, deterministic: bool) -> None:
+    """All but dq where the sums of that may come in any order."""
     variant = attngen.load(name)
     x = tensors(q_len=700, k_len=900)
-    first = run(variant, x)
+    first = run(variant, x, deterministic=deterministic)
     for _ in range(10):
-        again = run(variant, x)
-        assert all(torch.equal(again[n], first[n]) for n in first)
+        again = run(variant, x, deterministic=deterministic)
+        assert all(torch.equal(again[n], first[n]) for n in first if deterministic or n != "dq")
 
 
 @pytest.mark.parametrize("name", NAMES)
