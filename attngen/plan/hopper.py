@@ -36,6 +36,12 @@ class Hopper:
     tiles: dict[int, HopperTile | None]
     dense: Dense | None = None
 
+    @property
+    def takes_wide_backward(self) -> bool:
+        """Whether there is a backward for head dimensions above 128: beside it, no tile of an input has room
+        in shared memory."""
+        return self.dense is None
+
 
 @dataclass(frozen=True)
 class Backend:
