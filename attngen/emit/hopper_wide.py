@@ -20,7 +20,7 @@ _LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAS
 def make_hopper_wide(scope: Scope, maths: Maths, tiles: Tiles) -> HopperWideView:
     """The view of those kernels; nothing where the plan leaves wide heads to Triton."""
     hopper = scope.plan.backend.hopper
-    if hopper is None or not hopper.takes_wide_backward:
+    if hopper is None or not hopper.wide_backward:
         return HopperWideView(None)
     rows = row_blocks(scope)
     local = _LOCAL.union(*(block.defines for block in rows))

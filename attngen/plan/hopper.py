@@ -31,16 +31,12 @@ class Hopper:
     """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim.
 
     None leaves the forward of these head dims to Triton. ``dense`` is the input that comes in tiles.
+    ``wide_backward``: beside the fused backward, for head dims to 128, there is one for those above.
     """
 
     tiles: dict[int, HopperTile | None]
     dense: Dense | None = None
-
-    @property
-    def takes_wide_backward(self) -> bool:
-        """Whether there is a backward for head dimensions above 128: beside it, no tile of an input has room
-        in shared memory."""
-        return self.dense is None
+    wide_backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,14 +64,15 @@ def choose_backend(
     classes, dense = gluon_classes(ir, logits, key_loops), dense_in_tiles(ir, logits)
     tiles = _tiles(classes, table, dense is not None)
     others = "calls that its kernels cannot take run Triton's"
+    wide = dense is None  # two tiles of 128 x 256 and three of 64 x 256 leave no room for one more
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense))
+        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense, wide))
     if reads_by_score(ir, logits) > (dense is not None):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
     gaining = _gaining(tiles, classes, table)
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining, dense))
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining, dense, wide))
 
 
 def _tiles(classes: Sequence[str], table: TileTable, has_dense: bool) -> dict[int, HopperTile]:
