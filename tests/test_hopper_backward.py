@@ -57,7 +57,9 @@ def test_the_product_starts_at_the_log_sum_exp_only_where_the_score_is_linear_in
 ) -> None:
     compilation = built(*lines)
     found = [line.split("= ")[1] for line in compilation.text.split("\n") if "    per_lse2 = " in line]
-    assert [text.split("  #")[0] for text in found] == ([seed] * 2 if seed else [])  # fused, and of wide heads
+    assert [text.split("  #")[0] for text in found] == (
+        [seed] * 2 if seed else []
+    )  # the wide heads' is the second
 
 
 @pytest.mark.compiled
@@ -88,13 +90,16 @@ def test_wide_heads_take_a_kernel_for_each_gradient_even_when_deterministic(head
 @pytest.mark.parametrize(
     ("lines", "wide"),
     [
-        # A learned input's gradient comes with dQ of Triton's; the call that asks for none is launched after it.
-        (["input table: float32[heads, 9] grad", "score = score + table[h, clamp(dist, 0, 8)]"], True),
-        # Tiles of 256 columns leave no room for those of a dense input.
+        # A learned input's gradient comes with dQ of Triton's; a call without it is launched, too.
+        (["input gate: float32[heads] grad", "score = score * gate[h]"], True),
+        # Rows of 256 leave no room for tiles of an input, nor registers for an address for every score.
         (["input bias: bfloat16[heads, q_len, k_len]", "score = score + bias[h, q, k]"], False),
+        (["input table: float32[heads, 9]", "score = score + table[h, clamp(dist, 0, 8)]"], False),
     ],
 )
-def test_wide_heads_beside_inputs(lines: list[str], wide: bool) -> None:
+def test_wide_heads_have_kernels_of_their_own_unless_scores_read_an_input_each_at_its_place(
+    lines: list[str], wide: bool
+) -> None:
     compilation = built(*lines)
     assert compilation.plan.backend.hopper is not None
     assert compilation.plan.backend.hopper.wide_backward == wide
@@ -142,6 +147,14 @@ def test_the_fused_backward_spills_nothing_and_no_product_waits_for_another(name
     binary = compile_launch(fused, TARGETS["sm_90"])
     assert (binary.spills, binary.warnings) == (0, ())
     assert binary.shared <= TARGETS["sm_90"].shared
+
+
+@pytest.mark.parametrize(("name", "auto"), [("causal", True), ("softcap", True), ("kerple_log", False)])
+def test_auto_leaves_wide_heads_with_heavy_scores_to_triton(name: str, auto: bool) -> None:
+    asked, chosen = (compile_spec(find_spec(name), backend=b) for b in ("hopper", "auto"))
+    assert "def hopper_wide_dq_kernel(" in asked.text
+    assert ("def hopper_wide_dq_kernel(" in chosen.text) == auto
+    assert ("wide heads" in chosen.text) == auto  # nor do the module's own words speak of them
 
 
 # What they spill lies before the producer's loop, and in the steps of gemma2_local that a mask cuts.

@@ -48,7 +48,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     hopper = (
         make_hopper(scope, own_maths, own_tiles, ranges, dense),
         make_hopper_backward(scope, own_maths, own_tiles, ranges, launch, learned, dense),
-        make_hopper_wide(scope, own_maths, own_tiles),
+        make_hopper_wide(scope, own_maths, own_tiles, ranges),
     )
     own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
     parts = (call, launch, *hopper, guards, *own)

@@ -55,8 +55,12 @@ def _when_gluon(plan: Plan) -> list[str]:
     if hopper is None:
         return []
     if hopper.dense is None:
-        words = {"backwards": "three", "first": 33, "wide": _WIDE}
-        return [_joined(_WHEN_GLUON, gradient="a learned input's gradient", **words)]
+        words = (
+            {"backwards": "three", "wide": _WIDE}
+            if hopper.wide_backward
+            else {"backwards": "two", "wide": ""}
+        )
+        return [_joined(_WHEN_GLUON, first=33, gradient="a learned input's gradient", **words)]
     name, gradient, gathered = hopper.dense.input.name, "a learned input's gradient", ""
     if plan.gathers_dense:
         gradient = f"the gradient of {name} where more than two of batch * heads share an element of it"

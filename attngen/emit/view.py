@@ -790,10 +790,12 @@ class HopperBackwardView:
 @dataclass(frozen=True)
 class HopperWide:
     """The backward of wide heads for sm_90. ``context`` is what its loop over keys takes, ``own`` the values
-    that a consumer of dQ takes from its kernel; the loops over queries take what the fused backward's do."""
+    that a consumer of dQ takes from its kernel; the loops over queries take what the fused backward's do.
+    ``asks_head`` says whether a tile of keys needs to know the query head."""
 
     context: tuple[str, ...]
     own: tuple[str, ...]
+    asks_head: bool
 
 
 @dataclass(frozen=True)

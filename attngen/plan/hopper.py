@@ -64,15 +64,17 @@ def choose_backend(
     classes, dense = gluon_classes(ir, logits, key_loops), dense_in_tiles(ir, logits)
     tiles = _tiles(classes, table, dense is not None)
     others = "calls that its kernels cannot take run Triton's"
-    wide = dense is None  # two tiles of 128 x 256 and three of 64 x 256 leave no room for one more
+    reads = reads_by_score(ir, logits)
+    wide = reads == 0  # rows of 256 leave no room for a tile of an input, nor registers for addresses
     if wanted == "hopper":
         return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense, wide))
-    if reads_by_score(ir, logits) > (dense is not None):
+    if reads > (dense is not None):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    gaining = _gaining(tiles, classes, table)
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining, dense, wide))
+    # Wide heads compute a score's lines three times, where Triton's kernels do it twice.
+    hopper = Hopper(_gaining(tiles, classes, table), dense, wide and "heavy" not in classes)
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", hopper)
 
 
 def _tiles(classes: Sequence[str], table: TileTable, has_dense: bool) -> dict[int, HopperTile]:
