@@ -1,5 +1,4 @@
-"""The backwards on an sm_90 GPU, fused and of wide heads: right for the whole zoo, done in time, left out where
-asked."""
+"""The backwards for sm_90 on such a GPU: right for the whole zoo, done in time, and left out where asked."""
 
 from __future__ import annotations
 
