@@ -1,4 +1,4 @@
-"""The fused backward for sm_90 on a GPU, beside the two Triton kernels and the reference.
+"""The backward for sm_90 on a GPU (fused, or of wide heads), beside the two Triton kernels and the reference.
 
     python benchmarks/hopper_backward_check.py check --specs all --dims 64,128
 
@@ -55,8 +55,11 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
         return f"ok  {backend.reason}"
     torch.use_deterministic_algorithms(True)  # and with it, torch.empty is filled with NaN
     variant = build_variant(find_spec(spec), overrides={}, backend="hopper")
-    taken, able = count_fused(variant), 0
-    worst = {"fused": [0.0] * 3, "two kernels": [0.0] * 3}
+    without = build_variant(find_spec(spec), overrides={}, backend="triton")
+    kind = "wide" if max(head_dim, v_dim) > 128 else "hopper"
+    takes = getattr(variant.module, f"takes_{kind}_backward", None)  # wide heads may have Triton's alone
+    taken, able = count_launches(variant, f"launch_{kind}_backward") if takes else [], 0
+    worst = {"gluon": [0.0] * 3, "two kernels": [0.0] * 3}
     for number, (batch, heads, kv_heads, q_len, k_len) in enumerate(CALLS):
         torch.manual_seed(number)
 
@@ -71,30 +74,30 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
         given = q, k, v, d_out, d_lse
         dense = backend.hopper.dense if backend.hopper else None
         beside = dense is None or variant.module.takes_dense(named[dense.input.name], q, k)
-        able += bool(beside and variant.module.takes_hopper_backward(q, k, v, d_out, q, k, v))
-        ways = {"fused": False, "two kernels": True}
-        found = {n: gradients(partial(variant, deterministic=d, **named), *given) for n, d in ways.items()}
+        able += bool(beside and takes and takes(q, k, v, d_out, q, k, v))
+        ways = {"gluon": partial(variant, deterministic=False), "two kernels": without}
+        found = {n: gradients(partial(way, **named), *given) for n, way in ways.items()}
         reference = partial(variant.reference, dtype=torch.float64, **named)
         expected = gradients(reference, *(x.double() for x in given))
         for name, got in found.items():
             errors = map(relative, got, expected)
             worst[name] = [max(pair) for pair in zip(worst[name], errors, strict=True)]
-    good = max(worst["fused"]) < max(LIMIT, 1.5 * max(worst["two kernels"])) and len(taken) == able
+    good = max(worst["gluon"]) < max(LIMIT, 1.5 * max(worst["two kernels"])) and len(taken) == able
     numbers = "  ".join(f"{n} {' '.join(f'{e:.1e}' for e in errors)}" for n, errors in worst.items())
-    return f"{'ok ' if good else 'BAD'} {numbers}  fused {len(taken)} of {len(CALLS)}"
+    return f"{'ok ' if good else 'BAD'} {numbers}  gluon {len(taken)} of {len(CALLS)}"
 
 
-def count_fused(variant: Variant) -> list[None]:
-    """Grows by an item at every launch of the fused backward."""
+def count_launches(variant: Variant, name: str) -> list[None]:
+    """Grows by an item at every call of this launcher of the module."""
     taken: list[None] = []
     module: Any = variant.module
-    launch = module.launch_hopper_backward
+    launch = getattr(module, name)
 
     def counted(*arguments: Any) -> None:
         taken.append(None)
         launch(*arguments)
 
-    module.launch_hopper_backward = counted
+    setattr(module, name, counted)
     return taken
 
 

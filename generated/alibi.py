@@ -29,11 +29,12 @@ What is proven of it, for every call:
       not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded, by the
       forward of Triton.
 
-Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
+Two forwards and three backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
 dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
 ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
 card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` or a learned input's gradient is
-asked for. Every other call runs Triton's.
+asked for, and a backward of wide heads at those of 129 to 256, unless the latter is. Every other call runs
+Triton's.
 """
 
 import copy
@@ -1440,6 +1441,458 @@ def finish_dq_kernel(
     store_tile((DQ, b, h, q_len, dq_strides), dq, q_first, HEAD_DIM)
 
 
+# ---- Backward of wide heads on Hopper ----------------------------------------------------------------------
+# dV, dK and dQ for sm_90 where a row has more than 128 columns. A warpgroup's registers hold one accumulator
+# of 64 such rows, and so each gradient has a pass of its own: 8 products a tile where the fused kernel takes
+# 5, but all of them run as the forward's do. Two consumer warpgroups own 64 rows each, tiles of the other
+# side stream past them, P and dS stay in registers, and one warpgroup's exponentials run beside the other's
+# products. Nothing is added up in global memory: the same bits every time.
+
+
+@gluon.jit
+def watched_ring(X, PLACES: gl.constexpr):
+    """A ring of X's tiles, and barriers: which are ready, and which both warpgroups have done with."""
+    ready = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
+    free = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
+    for place in gl.static_range(PLACES):
+        mbarrier.init(ready.index(place), count=1)
+        mbarrier.init(free.index(place), count=2)
+    return ring_of(X, PLACES), ready, free
+
+
+@gluon.jit
+def load_next(X, at, step, ring, MORE: gl.constexpr):
+    """Load a step's tile as soon as its place is free; MORE bytes come beside it."""
+    tiles, ready, free = ring
+    slot = step % tiles.shape[0]
+    mbarrier.wait(free.index(slot), (step // tiles.shape[0] + 1) & 1)
+    mbarrier.expect(ready.index(slot), X.block_type.nbytes + MORE)
+    tma.async_copy_global_to_shared(X, at, ready.index(slot), tiles.index(slot))
+
+
+@gluon.jit
+def tile_of(step, ring):
+    """A step's tile [ROWS, COLUMNS], once it is there."""
+    tiles, ready, _ = ring
+    slot = step % tiles.shape[0]
+    mbarrier.wait(ready.index(slot), (step // tiles.shape[0]) & 1)
+    return tiles.index(slot).reshape([tiles.shape[3], tiles.shape[4]])
+
+
+@gluon.jit
+def give_back(step, ring):
+    """This warpgroup has done with a step's tile."""
+    tiles, _, free = ring
+    mbarrier.arrive(free.index(step % tiles.shape[0]))
+
+
+@gluon.jit
+def load_own(X, of, ready, tiles):
+    """Load the rows of both warpgroups."""
+    b, h, first = of
+    for half in gl.static_range(2):
+        tma.async_copy_global_to_shared(X, [b, h, first + half * 64, 0], ready, tiles.index(half))
+
+
+@gluon.jit
+def store_own(Target, of, acc, tile):
+    """Write a warpgroup's rows of a gradient, by way of where its own rows lay."""
+    b, h, first = of
+    tile = tile._reinterpret(Target.dtype, Target.block_type.shape, Target.layout)
+    tile.reshape([64, acc.shape[1]]).store(acc.to(Target.dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(Target, [b, h, first, 0], tile)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def feed_to_keys(step, walk, Q, DOut, Lse2, Delta, of, rings, OF_KEYS: gl.constexpr):
+    """Load the queries, dO and log-sum-exp of a loop over queries, for dK delta, too."""
+    b, h, head = of
+    queries, d_outs, lse2s, deltas = rings
+    BLOCK_M: gl.constexpr = Q.block_type.shape[2]
+    BESIDE: gl.constexpr = Lse2.block_type.nbytes * (2 if OF_KEYS else 1)
+    lo, hi, gaps = walk
+    for at in range(lo, hi, BLOCK_M):
+        first = over(at, gaps)
+        slot, ready = step % lse2s.shape[0], queries[1]
+        load_next(Q, [b, h, first, 0], step, queries, BESIDE)
+        tma.async_copy_global_to_shared(Lse2, [head, first], ready.index(slot), lse2s.index(slot))
+        if OF_KEYS:
+            tma.async_copy_global_to_shared(Delta, [head, first], ready.index(slot), deltas.index(slot))
+        load_next(DOut, [b, h, first, 0], step, d_outs, 0)
+        step += 1
+    return step
+
+
+@gluon.jit
+def producer_to_keys(Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS: gl.constexpr):
+    """Load keys and, for dK, values, then queries and dO tile by tile."""
+    place, heads, group, own_tiles, rings, walk = fed
+    b, h_kv, k_first = place
+    keys, values, own_ready = own_tiles
+    inner, edges = walk
+    mbarrier.expect(own_ready, 2 * K.block_type.nbytes + (2 * V.block_type.nbytes if OF_KEYS else 0))
+    load_own(K, (b, h_kv, k_first), own_ready, keys)
+    if OF_KEYS:
+        load_own(V, (b, h_kv, k_first), own_ready, values)
+    step = gl.to_tensor(0)
+    for member in range(group):
+        h = h_kv * group + member
+        head = b * heads + h
+        step = feed_to_keys(step, inner, Q, DOut, Lse2, Delta, (b, h, head), rings, OF_KEYS)
+        step = feed_to_keys(step, edges, Q, DOut, Lse2, Delta, (b, h, head), rings, OF_KEYS)
+
+
+@gluon.jit
+def accumulate_by_keys(
+    state,
+    walk,
+    own_first,
+    lengths,
+    own_tiles,
+    rings,
+    per_lse2,
+    context,
+    MASKED: gl.constexpr,
+    OF_KEYS: gl.constexpr,
+):
+    """Add to dK of 64 keys, or without OF_KEYS to dV, what some queries give. The scores stand transposed.
+
+    ``state`` is the accumulator [64, dim] and the number of steps so far. The accumulator leaves few
+    registers: hence nothing is hoisted out of the loop.
+    """
+    acc, step = state
+    keys, values = own_tiles
+    queries, d_outs, lse2s, deltas = rings
+    q_len, k_len = lengths
+    scale_log2, slopes_h_log2 = context
+    STAGES: gl.constexpr = lse2s.shape[0]
+    BLOCK_M: gl.constexpr = lse2s.shape[2]
+    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
+    by_query: gl.constexpr = gl.SliceLayout(0, scores)
+    nothing = gl.zeros([64, BLOCK_M], gl.float32, scores)
+    column = (own_first + gl.arange(0, 64, gl.SliceLayout(1, scores)))[:, None]
+    lo, hi, gaps = walk
+    for at in tl.range(lo, hi, BLOCK_M, disable_licm=True):
+        first = over(at, gaps)
+        slot = step % STAGES
+        q_tile = tile_of(step, queries)
+        if OF_KEYS:
+            d_weights = start_of(-deltas.index(slot).reshape([BLOCK_M]).load(by_query), nothing)
+        dot = start_of(lse2s.index(slot).reshape([BLOCK_M]).load(by_query) * per_lse2, nothing)
+        dot = warpgroup_mma(keys, q_tile.permute((1, 0)), dot, is_async=True)
+        if OF_KEYS:
+            d_out = tile_of(step, d_outs)
+            d_weights = warpgroup_mma(values, d_out.permute((1, 0)), d_weights, is_async=True)
+            dot = warpgroup_mma_wait(1, [dot])
+        else:
+            dot = warpgroup_mma_wait(0, [dot])
+
+        row = (first + gl.arange(0, BLOCK_M, by_query))[None, :]
+        q = tl.minimum(row, q_len - 1) if MASKED else row
+        pos = q + (k_len - q_len)
+        k = tl.minimum(column, k_len - 1) if MASKED else column
+        logit = logits(dot, pos, k, scale_log2, slopes_h_log2)
+        if MASKED:
+            logit = tl.where((row < q_len) & (column < k_len) & keeps(pos, k), logit, float("-inf"))
+        weights = tl.exp2(logit)
+        if OF_KEYS:
+            d_weights = warpgroup_mma_wait(0, [d_weights])  # dP - delta
+            give_back(step, d_outs)
+            d_score = weights * d_weights
+            d_score = gl.convert_layout(d_score.to(keys.dtype), operand)
+            acc = warpgroup_mma(d_score, q_tile, acc, is_async=True)
+            acc = warpgroup_mma_wait(0, [acc])
+            give_back(step, queries)
+        else:
+            give_back(step, queries)
+            weights = gl.convert_layout(weights.to(keys.dtype), operand)
+            acc = warpgroup_mma(weights, tile_of(step, d_outs), acc, is_async=True)
+            acc = warpgroup_mma_wait(0, [acc])
+            give_back(step, d_outs)
+        step += 1
+    return acc, step
+
+
+@gluon.jit
+def consumer_by_keys(
+    Target,
+    given,
+    HALF: gl.constexpr,
+    OF_KEYS: gl.constexpr,
+):
+    """Warpgroup HALF: 64 of the program's keys against the queries of each query head."""
+    place, sizes, own_tiles, rings, walk, own = given
+    b, h_kv, k_first = place
+    _, group, q_len, k_len = sizes
+    keys, values, own_ready = own_tiles
+    slopes_ptr, slopes_stride_0, scale = own
+    inner, edges = walk
+    BLOCK_D: gl.constexpr = keys.shape[4]
+    gradient: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    place_of_own = keys.index(HALF)
+    own_tiles = (place_of_own.reshape([64, BLOCK_D]), values.index(HALF).reshape([64, BLOCK_D]))
+    own_first = k_first + HALF * 64
+    acc = gl.zeros([64, BLOCK_D], gl.float32, gradient)
+    state = (acc, gl.to_tensor(0))
+    mbarrier.wait(own_ready, 0)
+    per_lse2 = -0.6931471805599453 / scale  # S starts where 2**S is divided by the row's sum
+    for member in range(group):
+        h = h_kv * group + member
+        scale_log2 = 1.4426950408889634 * scale
+        slopes_h_log2 = 1.4426950408889634 * tl.load(slopes_ptr + h.to(tl.int64) * slopes_stride_0)
+        context = (scale_log2, slopes_h_log2)
+        state = accumulate_by_keys(
+            state, inner, own_first, (q_len, k_len), own_tiles, rings, per_lse2, context, False, OF_KEYS
+        )
+        state = accumulate_by_keys(
+            state, edges, own_first, (q_len, k_len), own_tiles, rings, per_lse2, context, True, OF_KEYS
+        )
+
+    acc, _ = state
+    if OF_KEYS:
+        acc = acc * scale
+    store_own(Target, (b, h_kv, own_first), acc, place_of_own)
+
+
+@gluon.jit(do_not_specialize=RUN_TIME_VALUES)
+def hopper_wide_dkdv_kernel(
+    Q,
+    K,
+    V,
+    DOut,
+    Lse2,
+    Delta,
+    Target,
+    heads,
+    kv_heads,
+    q_len,
+    k_len,
+    slopes_ptr,
+    slopes_stride_0,
+    scale,
+    OF_KEYS: gl.constexpr,
+):
+    """One program: dK of 128 keys of one key head, or without OF_KEYS their dV; ``Target`` is where it goes.
+
+    Four heads at a time, so that their queries stay in the L2 cache; in them the tiles with most queries
+    under a causal mask come first.
+    """
+    BLOCK_M: gl.constexpr = Q.block_type.shape[2]
+    BLOCK_N: gl.constexpr = 128
+    k_tiles = gl.cdiv(k_len, BLOCK_N)
+    four = gl.program_id(0) // (k_tiles * 4)
+    in_four = gl.minimum(gl.num_programs(0) // k_tiles - four * 4, 4)
+    rank = gl.program_id(0) - four * k_tiles * 4
+    kv_head = four * 4 + rank % in_four
+    k_first = rank // in_four * BLOCK_N
+    b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+
+    keys = ring_of(K, 2)
+    values = keys
+    if OF_KEYS:
+        values = ring_of(V, 2)
+    queries = watched_ring(Q, 2)
+    d_outs = watched_ring(DOut, 1 if OF_KEYS else 2)
+    lse2s = gl.allocate_shared_memory(gl.float32, [2, 1, BLOCK_M], Lse2.layout)
+    deltas = gl.allocate_shared_memory(gl.float32, [2, 1, BLOCK_M], Delta.layout)
+    own_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(own_ready, count=1)
+    fence_async_shared()
+    group = heads // kv_heads
+    place = (b, h_kv, k_first)
+    own_tiles = (keys, values, own_ready)
+    rings = (queries, d_outs, lse2s, deltas)
+    own = (slopes_ptr, slopes_stride_0, scale)
+    k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
+    whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
+    inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
+    walk = (inner, edges)
+    fed = (place, heads, group, own_tiles, rings, walk)
+    given = (place, (heads, group, q_len, k_len), own_tiles, rings, walk, own)
+    gl.warp_specialize(
+        [
+            (consumer_by_keys, (Target, given, 0, OF_KEYS)),
+            (consumer_by_keys, (Target, given, 1, OF_KEYS)),
+            (producer_to_keys, (Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS)),
+        ],
+        [4, 1],
+        [240, 24],
+    )
+
+
+@gluon.jit
+def feed_to_queries(step, walk, K, V, of, rings):
+    """Load the keys and values of a loop over keys."""
+    b, h_kv = of
+    keys, values = rings
+    BLOCK_N: gl.constexpr = K.block_type.shape[2]
+    lo, hi = walk
+    for first in range(lo, hi, BLOCK_N):
+        load_next(K, [b, h_kv, first, 0], step, keys, 0)
+        load_next(V, [b, h_kv, first, 0], step, values, 0)
+        step += 1
+    return step
+
+
+@gluon.jit
+def producer_to_queries(Q, K, V, DOut, fed):
+    """Load queries and dO, then keys and values tile by tile."""
+    place, h_kv, own_tiles, rings, walk = fed
+    queries, d_outs, own_ready = own_tiles
+    mbarrier.expect(own_ready, 2 * Q.block_type.nbytes + 2 * DOut.block_type.nbytes)
+    load_own(Q, place, own_ready, queries)
+    load_own(DOut, place, own_ready, d_outs)
+    step = gl.to_tensor(0)
+    inner, edges = walk
+    step = feed_to_queries(step, inner, K, V, (place[0], h_kv), rings)
+    feed_to_queries(step, edges, K, V, (place[0], h_kv), rings)
+
+
+@gluon.jit
+def accumulate_by_queries(
+    state,
+    walk,
+    own_tiles,
+    rings,
+    stats,
+    k_len,
+    context,
+    MASKED: gl.constexpr,
+):
+    """Add to dQ of 64 queries what some keys give. ``state`` is what it is in ``accumulate_by_keys``."""
+    acc, step = state
+    queries, d_out = own_tiles
+    keys, values = rings
+    lse2, delta = stats
+    pos, scale_log2, slopes_h_log2 = context
+    BLOCK_N: gl.constexpr = keys[0].shape[3]
+    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
+    nothing = gl.zeros([64, BLOCK_N], gl.float32, scores)
+    lo, hi = walk
+    for first in tl.range(lo, hi, BLOCK_N, disable_licm=True):
+        k_tile = tile_of(step, keys)
+        dot = warpgroup_mma(queries, k_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+        v_tile = tile_of(step, values)
+        d_weights = warpgroup_mma(d_out, v_tile.permute((1, 0)), nothing, use_acc=False, is_async=True)
+        dot = warpgroup_mma_wait(1, [dot])
+
+        column = first + gl.arange(0, BLOCK_N, gl.SliceLayout(0, scores))
+        if MASKED:
+            column = one_by_one(column)
+        column = column[None, :]
+        k = column  # past the last key it is masked, whatever it gives
+        logit = logits(dot, pos, k, scale_log2, slopes_h_log2)
+        if MASKED:
+            logit = tl.where(keeps(pos, k), logit, float("-inf"))
+        weights = tl.exp2(logit - lse2)
+        d_weights = warpgroup_mma_wait(0, [d_weights])
+        give_back(step, values)
+        d_score = weights * (d_weights - delta)
+        acc = warpgroup_mma(gl.convert_layout(d_score.to(queries.dtype), operand), k_tile, acc, is_async=True)
+        acc = warpgroup_mma_wait(0, [acc])
+        give_back(step, keys)
+        step += 1
+    return acc, step
+
+
+@gluon.jit
+def consumer_by_queries(
+    DQ,
+    Lse2,
+    Delta,
+    given,
+    HALF: gl.constexpr,
+):
+    """Warpgroup HALF: 64 of the program's queries against all tiles of keys."""
+    place, head, sizes, own_tiles, rings, walk, own = given
+    b, h, q_first = place
+    q_len, k_len, padded = sizes
+    queries, d_outs, own_ready = own_tiles
+    scale_log2, slopes_h_log2, scale = own
+    BLOCK_N: gl.constexpr = rings[0][0].shape[3]
+    BLOCK_D: gl.constexpr = queries.shape[4]
+    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    gradient: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    place_of_own = queries.index(HALF)
+    own_tiles = (place_of_own.reshape([64, BLOCK_D]), d_outs.index(HALF).reshape([64, BLOCK_D]))
+
+    q_first += HALF * 64
+    row = q_first + gl.arange(0, 64, gl.SliceLayout(1, scores))
+    at = head.to(gl.int64) * padded + row
+    stats = (gl.load(Lse2 + at)[:, None], gl.load(Delta + at)[:, None])
+    q = tl.minimum(row, q_len - 1)[:, None]
+    pos = q + (k_len - q_len)
+    context = (pos, scale_log2, slopes_h_log2)
+    acc = gl.zeros([64, BLOCK_D], gl.float32, gradient)
+    state = (acc, gl.to_tensor(0))
+    mbarrier.wait(own_ready, 0)
+    inner, edges = walk
+    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, k_len, context, False)
+    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, k_len, context, True)
+    acc, _ = state
+    acc = acc * scale
+    store_own(DQ, (b, h, q_first), acc, place_of_own)
+
+
+@gluon.jit(do_not_specialize=RUN_TIME_VALUES)
+def hopper_wide_dq_kernel(
+    Q,
+    K,
+    V,
+    DOut,
+    Lse2,
+    Delta,
+    DQ,
+    heads,
+    kv_heads,
+    q_len,
+    k_len,
+    padded,
+    slopes_ptr,
+    slopes_stride_0,
+    scale,
+):
+    """One program: dQ of 128 queries of one head, the same keys and the same order as in the forward."""
+    BLOCK_N: gl.constexpr = K.block_type.shape[2]
+    q_tiles = gl.cdiv(q_len, 128)
+    four = gl.program_id(0) // (q_tiles * 4)
+    in_four = gl.minimum(gl.num_programs(0) // q_tiles - four * 4, 4)
+    rank = gl.program_id(0) - four * q_tiles * 4
+    head = four * 4 + rank % in_four
+    q_first = (q_tiles - 1 - rank // in_four) * 128
+    b, h = head // heads, head % heads
+    h_kv = h // (heads // kv_heads)
+    scale_log2 = 1.4426950408889634 * scale
+    slopes_h_log2 = 1.4426950408889634 * tl.load(slopes_ptr + h.to(tl.int64) * slopes_stride_0)
+    q_last = tl.minimum(q_first + 128, q_len) - 1
+    inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
+    walk = (inner, edges)
+    own = (scale_log2, slopes_h_log2, scale)
+
+    queries = ring_of(Q, 2)
+    d_outs = ring_of(DOut, 2)
+    rings = (watched_ring(K, 2), watched_ring(V, 1))
+    own_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(own_ready, count=1)
+    fence_async_shared()
+    place, own_tiles = (b, h, q_first), (queries, d_outs, own_ready)
+    fed = (place, h_kv, own_tiles, rings, walk)
+    given = (place, head, (q_len, k_len, padded), own_tiles, rings, walk, own)
+    gl.warp_specialize(
+        [
+            (consumer_by_queries, (DQ, Lse2, Delta, given, 0)),
+            (consumer_by_queries, (DQ, Lse2, Delta, given, 1)),
+            (producer_to_queries, (Q, K, V, DOut, fed)),
+        ],
+        [4, 1],
+        [240, 24],
+    )
+
+
 # ---- Launch ------------------------------------------------------------------------------------------------
 
 # By target and largest head dimension: (BLOCK_M, BLOCK_N, warps, stages) of forward, dK/dV and dQ kernel.
@@ -1759,6 +2212,44 @@ def launch_hopper_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, laun
     )
 
 
+def takes_wide_backward(q, k, v, d_out, dq, dk, dv):
+    """Whether the backward of wide heads for sm_90 can run on these tensors."""
+    wanted = dq.numel() and dk.numel() and 128 < max(q.shape[3], v.shape[3]) <= 256
+    return wanted and takes_hopper(q, k, v, d_out, dq, dk, dv)
+
+
+def launch_wide_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, launcher):
+    """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
+    numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
+    sources = [shared_source(x, 64, 256) for x in (q, k, v, d_out)]
+    own = variant_arguments(q, k, v, slopes)
+    for of_keys, target in ((False, dv), (True, dk)):
+        launcher.launch(
+            hopper_wide_dkdv_kernel,
+            (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
+            *sources,
+            GluonDescriptor.from_tensor(lse2, [1, 64], numbers_of),
+            GluonDescriptor.from_tensor(delta, [1, 64], numbers_of),
+            shared_source(target, 64, 256),
+            *sizes_of(q, k),
+            *own,
+            OF_KEYS=of_keys,
+            num_warps=4,
+        )
+    launcher.launch(
+        hopper_wide_dq_kernel,
+        (triton.cdiv(q.shape[2], 128) * q.shape[0] * q.shape[1],),
+        *sources,
+        lse2,
+        delta,
+        shared_source(dq, 64, 256),
+        *sizes_of(q, k),
+        lse2.shape[1],
+        *own,
+        num_warps=4,
+    )
+
+
 def launch_forward(q, k, v, slopes, out, lse, row_max, log2_sum, launcher=LAUNCHER):
     """Fill out [batch, heads, q_len, v_dim] and, of each row, lse and its two parts."""
     require_kernels(q)
@@ -1846,6 +2337,9 @@ def launch_backward(
         if not deterministic and takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
             launch_hopper_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, launcher)
             return
+        if takes_wide_backward(q, k, v, d_out, dq, dk, dv):
+            launch_wide_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, launcher)
+            return
         if dk.numel():
             launcher.launch(
                 dkdv_kernel,
@@ -1882,7 +2376,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_a20d2dccd228_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_8523a654c79c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2458,8 +2952,9 @@ def alibi(
     Returns out [B, H, Sq, Dv], or with ``return_lse`` (out, lse): lse [B, H, Sq], float32, is the
     natural log-sum-exp of each row's scores. Gradients flow to q, k and v from both. Hkv divides H. Sq
     and Sk may differ, and then the last query is aligned with the last key. layout='bshd' swaps H and
-    S of q, k, v and out. On sm_90 dQ is summed in no certain order unless ``deterministic``, which
-    by default is what torch.use_deterministic_algorithms says. All else gives the same bits twice.
+    S of q, k, v and out. On sm_90 dQ is summed in no certain order, up to a head dimension of 128,
+    unless ``deterministic``, which by default is what torch.use_deterministic_algorithms says. All
+    else gives the same bits twice.
 
     slopes: a float32 tensor [heads], where a dimension of 1 broadcasts.
     seed: ignored, since this variant draws nothing.

@@ -34,7 +34,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).parent.parent
 HEADS, LENGTH = 2, 9
-ON_SM_90 = ("hopper_forward_kernel", "hopper_backward_kernel", "finish_dq_kernel")  # never launched on a CPU
+# Never launched on a CPU.
+ON_SM_90 = ("hopper_forward_kernel", "hopper_backward_kernel", "finish_dq_kernel")
+ON_SM_90 += ("hopper_wide_dkdv_kernel", "hopper_wide_dq_kernel")
 
 SPECS: dict[str, tuple[str, ...]] = {
     "plain": ("mask = causal",),

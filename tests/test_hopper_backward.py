@@ -22,6 +22,12 @@ def built(*lines: str) -> Compilation:
     return compile_spec(Source("\n".join(["variant tried", *lines]), "tried.attn"), backend="hopper")
 
 
+def launched(compilation: Compilation, head_dim: int, dtype: str) -> list[str]:
+    """The names of the kernels of a forward and its backwards on sm_90."""
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], head_dim, dtype)
+    return [launch.kernel.__name__ for launch in found]
+
+
 @pytest.mark.parametrize("name", ["causal", "dropped", "packed_documents", "t5"])
 def test_the_fused_backward_stands_beside_the_two_kernels_only_where_hopper_is_asked_for(name: str) -> None:
     with_it, without = (compile_spec(find_spec(name), backend=b).text for b in ("hopper", "triton"))
@@ -51,7 +57,9 @@ def test_the_product_starts_at_the_log_sum_exp_only_where_the_score_is_linear_in
 ) -> None:
     compilation = built(*lines)
     found = [line.split("= ")[1] for line in compilation.text.split("\n") if "    per_lse2 = " in line]
-    assert [text.split("  #")[0] for text in found] == ([seed] if seed else [])
+    assert [text.split("  #")[0] for text in found] == (
+        [seed] * 2 if seed else []
+    )  # the wide heads' is the second
 
 
 @pytest.mark.compiled
@@ -63,11 +71,41 @@ def test_the_launcher_runs_the_fused_backward_unless_deterministic() -> None:
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("head_dim", "dtype"), [(256, "bfloat16"), (128, "float32"), (100, "bfloat16")])
-def test_what_the_fused_backward_cannot_take_goes_to_the_two_kernels(head_dim: int, dtype: str) -> None:
-    compilation = built()
-    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], head_dim, dtype)
-    assert "hopper_backward_kernel" not in [launch.kernel.__name__ for launch in found]
+@pytest.mark.parametrize(("head_dim", "dtype"), [(256, "float32"), (128, "float32"), (100, "bfloat16")])
+def test_what_no_backward_for_sm_90_can_take_goes_to_the_two_kernels(head_dim: int, dtype: str) -> None:
+    names = launched(built(), head_dim, dtype)
+    assert {"dkdv_kernel", "dq_kernel"} < set(names)
+    assert not [name for name in names if name.startswith("hopper") and "forward" not in name]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("head_dim", [136, 192, 256])
+def test_wide_heads_take_a_kernel_for_each_gradient_even_when_deterministic(head_dim: int) -> None:
+    names = launched(built(), head_dim, "bfloat16")
+    assert names[-3:] == ["hopper_wide_dkdv_kernel"] * 2 + ["hopper_wide_dq_kernel"]
+    assert not {"dkdv_kernel", "dq_kernel", "hopper_backward_kernel"} & set(names)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("lines", "wide"),
+    [
+        # A learned input's gradient comes with dQ of Triton's; a call without it is launched, too.
+        (["input gate: float32[heads] grad", "score = score * gate[h]"], True),
+        # Rows of 256 leave no room for tiles of an input, nor registers for an address for every score.
+        (["input bias: bfloat16[heads, q_len, k_len]", "score = score + bias[h, q, k]"], False),
+        (["input table: float32[heads, 9]", "score = score + table[h, clamp(dist, 0, 8)]"], False),
+    ],
+)
+def test_wide_heads_have_kernels_of_their_own_unless_scores_read_an_input_each_at_its_place(
+    lines: list[str], wide: bool
+) -> None:
+    compilation = built(*lines)
+    assert compilation.plan.backend.hopper is not None
+    assert compilation.plan.backend.hopper.wide_backward == wide
+    names = launched(compilation, 256, "bfloat16")
+    assert "dq_kernel" in names
+    assert ("hopper_wide_dq_kernel" in names) == wide
 
 
 @pytest.mark.compiled
@@ -109,6 +147,30 @@ def test_the_fused_backward_spills_nothing_and_no_product_waits_for_another(name
     binary = compile_launch(fused, TARGETS["sm_90"])
     assert (binary.spills, binary.warnings) == (0, ())
     assert binary.shared <= TARGETS["sm_90"].shared
+
+
+@pytest.mark.parametrize(("name", "auto"), [("causal", True), ("softcap", True), ("kerple_log", False)])
+def test_auto_leaves_wide_heads_with_heavy_scores_to_triton(name: str, auto: bool) -> None:
+    asked, chosen = (compile_spec(find_spec(name), backend=b) for b in ("hopper", "auto"))
+    assert "def hopper_wide_dq_kernel(" in asked.text
+    assert ("def hopper_wide_dq_kernel(" in chosen.text) == auto
+    assert ("wide heads" in chosen.text) == auto  # nor do the module's own words speak of them
+
+
+# What they spill lies before the producer's loop, and in the steps of gemma2_local that a mask cuts.
+@pytest.mark.slow
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["causal", "full", "softcap", "gemma2_local", "sliding_window", "dropped"])
+def test_of_wide_heads_no_product_waits_for_another_and_hardly_a_register_is_spilled(name: str) -> None:
+    compilation = compile_spec(find_spec(name), backend="hopper")
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], 256, "bfloat16")
+    wide = [launch for launch in found if "wide" in launch.kernel.__name__]
+    assert len(wide) == 3
+    for launch in wide:
+        binary = compile_launch(launch, TARGETS["sm_90"])
+        assert binary.warnings == ()
+        assert binary.spills <= 192
+        assert binary.shared <= TARGETS["sm_90"].shared
 
 
 @pytest.mark.slow

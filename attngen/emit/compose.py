@@ -11,6 +11,7 @@ from attngen.emit.far import make_far
 from attngen.emit.guards import make_guards
 from attngen.emit.hopper import make_hopper
 from attngen.emit.hopper_backward import make_hopper_backward
+from attngen.emit.hopper_wide import make_hopper_wide
 from attngen.emit.learned import make_learned
 from attngen.emit.maths import make_maths
 from attngen.emit.picks import make_picks
@@ -47,6 +48,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     hopper = (
         make_hopper(scope, own_maths, own_tiles, ranges, dense),
         make_hopper_backward(scope, own_maths, own_tiles, ranges, launch, learned, dense),
+        make_hopper_wide(scope, own_maths, own_tiles, ranges),
     )
     own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
     parts = (call, launch, *hopper, guards, *own)

@@ -14,11 +14,12 @@ from attngen.ir.types import Type
 from attngen.plan.plan import Plan
 
 _WHEN_GLUON = """\
-Two forwards and two backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
-dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
-ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
-card (FILLED), the backward at those of {first} to 128, unless ``deterministic`` or {gradient} is asked for.
-Every other call runs Triton's."""
+Two forwards and {backwards} backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose
+last dimension is dense, and whose other strides and address are multiples of 16 bytes, run the
+warp-specialised ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the
+call fills the card (FILLED), the backward at those of {first} to 128, unless ``deterministic`` or {gradient}
+is asked for{wide}. Every other call runs Triton's."""
+_WIDE = ", and a backward of wide heads at those of 129 to 256, unless the latter is"
 
 # Beside it, where an input comes in tiles; and where the backward gathers its gradient.
 _WHEN_DENSE = """\
@@ -54,12 +55,17 @@ def _when_gluon(plan: Plan) -> list[str]:
     if hopper is None:
         return []
     if hopper.dense is None:
-        return [_joined(_WHEN_GLUON, first=33, gradient="a learned input's gradient")]
+        words = (
+            {"backwards": "three", "wide": _WIDE}
+            if hopper.wide_backward
+            else {"backwards": "two", "wide": ""}
+        )
+        return [_joined(_WHEN_GLUON, first=33, gradient="a learned input's gradient", **words)]
     name, gradient, gathered = hopper.dense.input.name, "a learned input's gradient", ""
     if plan.gathers_dense:
         gradient = f"the gradient of {name} where more than two of batch * heads share an element of it"
         gathered = _GATHERED
-    when = _joined(_WHEN_GLUON, first=65, gradient=gradient)
+    when = _joined(_WHEN_GLUON, backwards="two", first=65, gradient=gradient, wide="")
     return [when, _joined(_WHEN_DENSE + gathered, name=name)]
 
 
@@ -95,8 +101,9 @@ def call_docstring(plan: Plan) -> str:
 def _determinism(has_fused_backward: bool) -> tuple[str, ...]:
     if has_fused_backward:
         return (
-            "S of q, k, v and out. On sm_90 dQ is summed in no certain order unless ``deterministic``, which",
-            "by default is what torch.use_deterministic_algorithms says. All else gives the same bits twice.",
+            "S of q, k, v and out. On sm_90 dQ is summed in no certain order, up to a head dimension of 128,",
+            "unless ``deterministic``, which by default is what torch.use_deterministic_algorithms says. All",
+            "else gives the same bits twice.",
         )
     return ("S of q, k, v and out. ``deterministic`` may be anything: these kernels always are.",)
 

@@ -788,7 +788,26 @@ class HopperBackwardView:
 
 
 @dataclass(frozen=True)
+class HopperWide:
+    """The backward of wide heads for sm_90. ``context`` is what its loop over keys takes, ``own`` the values
+    that a consumer of dQ takes from its kernel; the loops over queries take what the fused backward's do.
+    ``asks_head`` says whether a tile of keys needs to know the query head."""
+
+    context: tuple[str, ...]
+    own: tuple[str, ...]
+    asks_head: bool
+
+
+@dataclass(frozen=True)
+class HopperWideView:
+    """The backward of wide heads for sm_90; None where the module has Triton's two kernels alone for them."""
+
+    hopper_wide: HopperWide | None
+
+
+@dataclass(frozen=True)
 class View(
+    HopperWideView,
     HopperBackwardView,
     HopperView,
     Call,

@@ -31,10 +31,12 @@ class Hopper:
     """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim.
 
     None leaves the forward of these head dims to Triton. ``dense`` is the input that comes in tiles.
+    ``wide_backward``: beside the fused backward, for head dims to 128, there is one for those above.
     """
 
     tiles: dict[int, HopperTile | None]
     dense: Dense | None = None
+    wide_backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,17 @@ def choose_backend(
     classes, dense = gluon_classes(ir, logits, key_loops), dense_in_tiles(ir, logits)
     tiles = _tiles(classes, table, dense is not None)
     others = "calls that its kernels cannot take run Triton's"
+    reads = reads_by_score(ir, logits)
+    wide = reads == 0  # rows of 256 leave no room for a tile of an input, nor registers for addresses
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense))
-    if reads_by_score(ir, logits) > (dense is not None):
+        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense, wide))
+    if reads > (dense is not None):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
-    gaining = _gaining(tiles, classes, table)
-    return Backend("hopper", f"auto takes what was measured to gain; {others}", Hopper(gaining, dense))
+    # Wide heads compute a score's lines three times, where Triton's kernels do it twice.
+    hopper = Hopper(_gaining(tiles, classes, table), dense, wide and "heavy" not in classes)
+    return Backend("hopper", f"auto takes what was measured to gain; {others}", hopper)
 
 
 def _tiles(classes: Sequence[str], table: TileTable, has_dense: bool) -> dict[int, HopperTile]:

@@ -1,0 +1,35 @@
+"""What the backward of wide heads for sm_90 needs beyond the views of the forward and of the fused backward.
+
+Its dK and dV stand transposed and hold the lines of the fused backward, its dQ stands as the forward does:
+
+score = score - slopes[h] * abs(dist)   ->   context ("slopes_h", ...) of the loop over keys, own the same
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from attngen.emit.scope import Scope
+from attngen.emit.tiles import row_blocks
+from attngen.emit.view import HopperWide, HopperWideView, Maths, Ranges, Tiles
+
+# What a consumer of dQ has by itself.
+_LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
+
+
+def make_hopper_wide(scope: Scope, maths: Maths, tiles: Tiles, ranges: Ranges) -> HopperWideView:
+    """The view of those kernels; nothing where the plan leaves wide heads to Triton."""
+    hopper = scope.plan.backend.hopper
+    if hopper is None or not hopper.wide_backward:
+        return HopperWideView(None)
+    rows = row_blocks(scope)
+    local = _LOCAL.union(*(block.defines for block in rows))
+    wanted = (*tiles.deltas.context, *(u for b in rows for u in b.uses), *_names([maths.scale_after]))
+    own = tuple(n for n in dict.fromkeys(wanted) if n not in local)
+    of_keys = {*_names(tiles.program_near), *tiles.dkdv_near.context, *ranges.query_range.uses}
+    return HopperWideView(HopperWide(tiles.deltas.context, own, bool({"h", "head"} & of_keys)))
+
+
+def _names(texts: Iterable[str]) -> list[str]:
+    return [name for text in texts for name in re.findall(r"(?<![.\w])[A-Za-z_]\w*", text)]
