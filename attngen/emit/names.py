@@ -37,7 +37,16 @@ FUNCTIONS += ("far_logits", "far_logits_and_derivative", "far_derivatives")
 FUNCTIONS += ("tile_logits", "tile_logits_and_derivative")
 
 #: Functions of the templates that an expression may call.
-HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
+HELPERS = (
+    "tanh",
+    "floor_divide",
+    "floor_modulo",
+    "number_of_run",
+    "place_in_run",
+    "truncate",
+    "as_bool",
+    "product",
+)
 
 #: Names that emitted lines use beside the words of the language and those of the templates.
 LINES: tuple[str, ...] = (
