@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from triton.runtime.jit import JITFunction
 from zoo_share import share
 
 from attngen.bench import from_ir
+from attngen.bench import measure as measuring
 from attngen.bench.compiles import compiled
 from attngen.bench.formulas import FORMULAS
 from attngen.bench.inputs import other_params, plausible_inputs, plausible_params
@@ -27,7 +29,7 @@ from attngen.bench.measure import RowResult, against_reference, measure, run, sh
 from attngen.bench.peers import PEERS, Attention, Case, Peer, make_case, variant_of
 from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores, parse_shape
 from attngen.bench.suite import row_of
-from attngen.bench.table import checks_table, columns, peers_table, reasons
+from attngen.bench.table import checks_table, columns, peers_table, preparation_table, reasons
 from attngen.bench.timing import Call, Race, race
 from attngen.spec_file import find_spec, zoo_names
 from attngen.variant import build_variant
@@ -293,6 +295,45 @@ def test_only_forward_and_backward_work_of_kept_scores_is_counted() -> None:
     assert result.scores == 2 * 20 * 21 // 2
     assert result.forward_flops == 4 * 16 * result.scores
     assert result.backward_flops == 2.5 * result.forward_flops
+
+
+def no_memory(case: Case) -> Any:
+    raise torch.cuda.OutOfMemoryError("no memory\nand a long tale")
+
+
+def nothing(case: Case) -> object:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("lean", "told"),
+    [(nothing, r"out of memory; compiled \d+\.\d"), (no_memory, "out of memory"), (None, "out of memory")],
+)
+def test_what_a_peer_cannot_make_for_want_of_memory_is_told_and_stops_nobody(lean: Any, told: str) -> None:
+    wide = Peer("wide", "WIDE", lambda row: "", reference_call, no_memory, lean)
+    result = measured(wide, Peer("narrow", "NARROW", lambda row: "", reference_call, nothing))
+    assert result.outcomes["wide"].forward_ms == result.outcomes["narrow"].forward_ms == 2.0
+    table = preparation_table([result], [(n, n) for n in ("attngen", "wide", "narrow")]).splitlines()
+    cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
+    assert re.fullmatch(told, cells[1]) and re.fullmatch(r"\d+\.\d", cells[3])
+
+
+@pytest.mark.parametrize("row", ["causal", "documents", "alibi"])
+def test_a_sequence_too_long_for_the_dense_reference_is_judged_by_rows(
+    row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, peers = Shape("tiny", 1, 2, 24, 16), [peer("attngen", reference_call)]
+    monkeypatch.setattr(measuring, "_REFERENCE_SCORES", 5 * 24)
+
+    def errors() -> dict[str, float]:
+        result = measure(ROWS[row], shape, peers, dtype=torch.float32, device=CPU, race=fixed_race)
+        return result.errors["reference"]
+
+    dense = errors()
+    monkeypatch.setattr(measuring, "LONGEST_REFERENCE", 20)
+    assert errors().keys() == dense.keys() and max(errors().values()) < 1e-5
+    peers[0] = peer("attngen", scaled(1.05))
+    assert errors()["out"] == pytest.approx(0.05, rel=1e-2)
 
 
 def test_an_error_is_told_in_a_line() -> None:
