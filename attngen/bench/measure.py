@@ -37,8 +37,8 @@ class Outcome:
 
     ``prepare_s`` is seconds to the first result, compiling included; ``build_ms`` what it makes anew for each
     mask and length, and ``build_mib`` the most memory that this held; ``build_note`` says why it was made in
-    less memory, or not at all; ``peak_mib`` is the most that a forward and a backward held above the inputs and
-    what was built, gradients and output included.
+    less memory, or not at all; ``peak_mib`` is the most that a forward and a backward held above the inputs
+    and what was built, gradients and output included.
     """
 
     forward_ms: float | None = None
