@@ -207,9 +207,17 @@ def against_reference(mine: Results, case: Case) -> dict[str, float]:
         return out.to(part.d_out.dtype)
 
     def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        row, scores = part.row, _REFERENCE_SCORES
-        given = {"inputs": part.inputs, "params": row.params, "seed": SEED if row.dropout else None}
-        return blockwise.attention(variant.ir, q, k, v, block_scores=scores, **given)[0]
+        out, _ = blockwise.attention(
+            variant.ir,
+            q,
+            k,
+            v,
+            inputs=part.inputs,
+            params=part.row.params,
+            seed=SEED if part.row.dropout else None,
+            block_scores=_REFERENCE_SCORES,
+        )
+        return out
 
     theirs = run(dense if part.shape.length <= LONGEST_REFERENCE else by_rows, part)
     group = part.shape.heads
