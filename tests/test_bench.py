@@ -305,6 +305,13 @@ def nothing(case: Case) -> object:
     return None
 
 
+def test_another_length_keeps_the_tokens_but_is_one_sequence_in_a_dry_run() -> None:
+    shape = SHAPES["d128"].with_length(512)
+    assert (shape.batch, shape.length) == (32, 512)
+    dry = SHAPES["d128"].with_length(512, keep_tokens=False)
+    assert (dry.batch, dry.heads, dry.length) == (1, 16, 512)
+
+
 @pytest.mark.parametrize(
     ("lean", "told"),
     [(nothing, r"out of memory; compiled \d+\.\d"), (no_memory, "out of memory"), (None, "out of memory")],

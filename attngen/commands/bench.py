@@ -106,7 +106,9 @@ def _settings(wanted: Wanted) -> Settings:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if wanted.lengths:
-        shapes = [shape.with_length(n) for shape in shapes for n in wanted.lengths]
+        # A dry run is to end: as many tokens as fill a GPU take a CPU hours.
+        keep = wanted.device != "cpu"
+        shapes = [shape.with_length(n, keep_tokens=keep) for shape in shapes for n in wanted.lengths]
     failures = Failures()
     for file in wanted.files:
         with failures.caught():
