@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
+import json
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from triton.runtime.jit import JITFunction
 from zoo_share import share
 
-from attngen.bench import from_ir
+from attngen.bench import from_ir, host
 from attngen.bench import measure as measuring
 from attngen.bench.compiles import compiled
 from attngen.bench.formulas import FORMULAS
@@ -391,6 +393,14 @@ def test_a_call_that_fails_leaves_the_race() -> None:
     found = race({"a": fail, "b": lambda: None}, FakeClock(), warm_ms=0.0)
     assert set(found.ms) == {"b"}
     assert str(found.failed["a"]) == "out of breath"
+
+
+def test_a_first_call_tells_its_seconds_and_what_took_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ast.parse(host._FIRST_CALL)
+    found = {"seconds": 2.5, "build": 0.4, "kernels": [["forward_kernel", 1.25]]}
+    done = SimpleNamespace(stdout=f"a warning\n{json.dumps(found)}\n")
+    monkeypatch.setattr(host.subprocess, "run", lambda *args, **options: done)
+    assert str(host.first_call("causal", backward=False)) == "2.50 (module 0.40; forward_kernel 1.25)"
 
 
 # ---- Tables ------------------------------------------------------------------------------------------------
