@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from attngen.analysis.rates import Rate, rate_of
 from attngen.emit.names import Names
 from attngen.emit.precedence import Text, call
 from attngen.emit.statements import Block, Language, Writer
-from attngen.ir.nodes import Expr, Op, leaves, word
+from attngen.ir.nodes import Expr, Op, word
 
 _LEAST_TILE = 16  # every tile is a power of two from here on
 
@@ -44,19 +43,18 @@ class _Streamed:
 
 
 def streamed_keys(kernel: Language, names: Names, parts: Sequence[Expr], given: Iterable[Expr]) -> Block:
-    """Lines that give ``parts`` of a mask their names, in a loop over tiles of keys."""
-    return _streamed(_Streamed(kernel, word("k"), Text("n"), Text("BLOCK_N")), names, parts, given)
+    """Lines that give ``parts`` of a mask their names, in a loop over tiles of keys.
+
+    Each begins at a key: elsewhere a remainder may lie outside its run.
+    """
+    language = _Streamed(kernel, word("k"), Text("n"), Text("BLOCK_N"))
+    return Writer(language, names).assignments(parts, given)
 
 
 def streamed_queries(kernel: Language, names: Names, parts: Sequence[Expr], given: Iterable[Expr]) -> Block:
     """The same in a loop over tiles of queries."""
-    return _streamed(_Streamed(kernel, word("q"), Text("first"), Text("BLOCK_M")), names, parts, given)
-
-
-def _streamed(language: _Streamed, names: Names, parts: Sequence[Expr], given: Iterable[Expr]) -> Block:
-    # What finds an element must lie inside, in the tile past the last key too.
-    reads = any(rate_of(node) > Rate.PROGRAM for node in leaves(*parts, op=Op.LOAD))
-    return Writer(language.kernel if reads else language, names).assignments(parts, given)
+    language = _Streamed(kernel, word("q"), Text("first"), Text("BLOCK_M"))
+    return Writer(language, names).assignments(parts, given)
 
 
 def _is_of_run(node: Expr, place: Expr) -> bool:
