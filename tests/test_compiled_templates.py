@@ -16,8 +16,9 @@ def writing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
 
-def rendered(folder: Path, text: str = "{{ x }} tiles") -> str:
-    environment = Environment(loader=DictLoader({"t": text}), bytecode_cache=TemplateCache(folder))
+def rendered(folder: Path, text: str = "{{ x }} tiles", **options: bool) -> str:
+    cache = TemplateCache(repr(options), folder)
+    environment = Environment(loader=DictLoader({"t": text}), bytecode_cache=cache, **options)  # type: ignore[arg-type]
     return environment.get_template("t").render(x=3)
 
 
@@ -35,6 +36,12 @@ def test_a_template_is_compiled_once_and_anew_where_its_text_changes(
     assert rendered(folder, "{{ x }} rows") == "3 rows"
     with pytest.raises(AssertionError, match="compiled again"):
         rendered(folder)
+
+
+def test_templates_of_other_options_are_others(tmp_path: Path) -> None:
+    text = "{% if x %}\n{{ x }} tiles{% endif %}"
+    assert rendered(tmp_path, text) == "\n3 tiles"
+    assert rendered(tmp_path, text, trim_blocks=True) == "3 tiles"
 
 
 def test_a_spoilt_file_is_made_anew(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 They lie where Python keeps the bytecode of this very module and under the same conditions: whoever can write
 there can write the package itself; nothing is written where the folder is read-only or Python was told not to
-write bytecode; what was made of another text, or by another Python or Jinja, is made anew.
+write bytecode; what was made of another text, with other options or by another Python or Jinja, is made anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -17,11 +18,15 @@ from jinja2.bccache import Bucket, FileSystemBytecodeCache
 
 
 class TemplateCache(FileSystemBytecodeCache):
-    """``folder`` is made when it is first written to; None is Python's own for this module."""
+    """``options`` is a text of those that the templates are compiled with.
 
-    def __init__(self, folder: Path | None = None) -> None:
+    ``folder`` is made when it is first written to; None is Python's own for this module.
+    """
+
+    def __init__(self, options: str, folder: Path | None = None) -> None:
         own = Path(importlib.util.cache_from_source(__file__)).parent
-        super().__init__(str(own if folder is None else folder), f"jinja-{jinja2.__version__}-%s.cache")
+        digest = hashlib.sha256(f"{jinja2.__version__} {options}".encode()).hexdigest()[:12]
+        super().__init__(str(own if folder is None else folder), f"jinja-{digest}-%s.cache")
 
     def load_bytecode(self, bucket: Bucket) -> None:
         with contextlib.suppress(OSError):
