@@ -1,10 +1,7 @@
-"""Quotients and remainders of a streamed place, in tiles that lie within one run of the divisor's length.
+"""A mask's quotients and remainders of a streamed place, as a loop writes them (see ``plan.runs``).
 
-    abs(q // 128 - k // 128) <= 6, tiles of 64 keys   ->   k // 128 is one number for the whole tile
-
-A tile begins at a multiple of its size. Where that divides the divisor, no tile crosses a multiple of the
-divisor: the quotient is the first place's, and the remainder counts on from its. Of a mask of neighbours in
-an image, half of it then is no work for each score.
+k // 128   ->   number_of_run(k, n, 128, BLOCK_N)
+k % 128    ->   place_in_run(k, n, 128, BLOCK_N)
 """
 
 from __future__ import annotations
@@ -16,8 +13,7 @@ from attngen.emit.names import Names
 from attngen.emit.precedence import Text, call
 from attngen.emit.statements import Block, Language, Writer
 from attngen.ir.nodes import Expr, Op, word
-
-_LEAST_TILE = 16  # every tile is a power of two from here on
+from attngen.plan.runs import is_by_run
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class _Streamed:
     block: Text
 
     def text(self, node: Expr, args: Sequence[Text]) -> Text:
-        if not _is_of_run(node, self.place):
+        if not is_by_run(node, self.place):
             return self.kernel.text(node, args)
         function = "number_of_run" if node.op is Op.FLOORDIV else "place_in_run"
         return call(function, args[0], self.first, args[1], self.block)
@@ -55,15 +51,3 @@ def streamed_queries(kernel: Language, names: Names, parts: Sequence[Expr], give
     """The same in a loop over tiles of queries."""
     language = _Streamed(kernel, word("q"), Text("first"), Text("BLOCK_M"))
     return Writer(language, names).assignments(parts, given)
-
-
-def _is_of_run(node: Expr, place: Expr) -> bool:
-    if node.op not in (Op.FLOORDIV, Op.MOD) or node.args[0] is not place:
-        return False
-    divisor = node.args[1].value
-    return (
-        node.args[1].op is Op.CONST
-        and isinstance(divisor, int)
-        and divisor > 0
-        and divisor % _LEAST_TILE == 0
-    )
