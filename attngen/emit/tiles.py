@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from attngen.emit.far import FarUses
-from attngen.emit.names import HELPERS
+from attngen.emit.names import HELPERS, RUNS
 from attngen.emit.products import ProductUses
 from attngen.emit.runs import streamed_keys, streamed_queries
 from attngen.emit.scope import Scope, float_arguments
@@ -180,4 +180,4 @@ def _helpers(blocks: Iterable[Block], functions: Iterable[Function], more: list[
     lines = more + [line for b in blocks for line in b.lines]
     lines += [line for f in functions for line in (*f.lines, f.result) if not line.startswith("#")]
     called = {name for line in lines for name in re.findall(r"(?<![.\w])(\w+)\(", line)}
-    return frozenset(called & set(HELPERS))
+    return frozenset(called & {*HELPERS, *RUNS})
