@@ -33,16 +33,17 @@ def attention(
     params: Mapping[str, Scalar] | None = None,
     seed: int | Tensor | None = None,
     layout: str = "bhsd",
+    block_scores: int = _BLOCK_SCORES,
 ) -> tuple[Tensor, Tensor | None]:
     """``(out, lse)``: out (B,H,Sq,Dv) in q's dtype (``layout="bshd"`` swaps H and S), lse (B,H,Sq) float32.
 
-    lse is None where no softmax is taken.
+    lse is None where no softmax is taken. ``block_scores``: how many scores at a time, at least a row's.
 
     Differentiable in q, k, v and the float inputs, once. Raises what ``reference.attention`` does.
     """
     given = inputs or {}
     q, k, v = (heads_first(t, layout) for t in (q, k, v))
-    call = Call(ir, tuple(given), params or {}, draw(ir, seed))
+    call = Call(ir, tuple(given), params or {}, draw(ir, seed), block_scores)
     out, lse = _Attention.apply(call, q, k, v, *given.values())  # type: ignore[no-untyped-call]
     return heads_first(out, layout), lse
 
@@ -55,6 +56,7 @@ class Call:
     names: tuple[str, ...]
     params: Mapping[str, Scalar]
     seed: int
+    block_scores: int = _BLOCK_SCORES
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """``(out, lse)``, lse None where no softmax is taken; no gradient is recorded."""
@@ -98,7 +100,7 @@ class Call:
         k, v, *inputs = wide
         env = bind(self.ir, q, k, v, dict(zip(self.names, inputs, strict=True)), self.params)
         batch, heads, _, k_len = env.grid.shape
-        length = max(1, _BLOCK_SCORES // max(1, batch * heads * k_len))
+        length = max(1, self.block_scores // max(1, batch * heads * k_len))
 
         def block(first: int, rows: Tensor) -> Result:
             grid = replace(env.grid, first_row=first, last_row=first + rows.shape[2])

@@ -93,10 +93,21 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
+    """Numbers to the right; a column without a head holds sentences. A word that is too long is folded."""
     table = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(column, justify="left" if i == 0 or not column else "right", overflow="fold")
     return table
+
+
+def _print_table(table: Table) -> None:
+    """Within the terminal's width; in a file or a pipe each row is one line."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(
+            1, console.measure(table, options=console.options.update(max_width=10**6)).maximum
+        )
+    console.print(table)
 
 
 @app.callback(invoke_without_command=True)
@@ -280,7 +291,10 @@ def bench(
     ] = None,
     lengths: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Each shape at these lengths, its number of tokens kept."),
+        typer.Option(
+            metavar="LIST",
+            help="Each shape at these lengths, its number of tokens kept (on a CPU: one sequence).",
+        ),
     ] = None,
     rows: Annotated[
         str | None, typer.Option(metavar="LIST", help="Rows of docs/performance.md, with commas between.")
@@ -345,7 +359,7 @@ def compile_check(
         if not row.ok:
             failures.count += 1
         table.add_row(*row.cells, Text(row.verdict, style="" if row.ok else "bold red"))
-    Console().print(table)
+    _print_table(table)
     failures.exit_if_any()
 
 

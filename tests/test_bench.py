@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
+import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 from triton.runtime.jit import JITFunction
 from zoo_share import share
 
-from attngen.bench import from_ir
+from attngen.bench import from_ir, host
+from attngen.bench import measure as measuring
 from attngen.bench.compiles import compiled
 from attngen.bench.formulas import FORMULAS
 from attngen.bench.inputs import other_params, plausible_inputs, plausible_params
@@ -27,7 +31,7 @@ from attngen.bench.measure import RowResult, against_reference, measure, run, sh
 from attngen.bench.peers import PEERS, Attention, Case, Peer, make_case, variant_of
 from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores, parse_shape
 from attngen.bench.suite import row_of
-from attngen.bench.table import checks_table, columns, peers_table, reasons
+from attngen.bench.table import checks_table, columns, peers_table, preparation_table, reasons
 from attngen.bench.timing import Call, Race, race
 from attngen.spec_file import find_spec, zoo_names
 from attngen.variant import build_variant
@@ -295,6 +299,52 @@ def test_only_forward_and_backward_work_of_kept_scores_is_counted() -> None:
     assert result.backward_flops == 2.5 * result.forward_flops
 
 
+def no_memory(case: Case) -> Any:
+    raise torch.cuda.OutOfMemoryError("no memory\nand a long tale")
+
+
+def nothing(case: Case) -> object:
+    return None
+
+
+def test_another_length_keeps_the_tokens_but_is_one_sequence_in_a_dry_run() -> None:
+    shape = SHAPES["d128"].with_length(512)
+    assert (shape.batch, shape.length) == (32, 512)
+    dry = SHAPES["d128"].with_length(512, keep_tokens=False)
+    assert (dry.batch, dry.heads, dry.length) == (1, 16, 512)
+
+
+@pytest.mark.parametrize(
+    ("lean", "told"),
+    [(nothing, r"out of memory; compiled \d+\.\d"), (no_memory, "out of memory"), (None, "out of memory")],
+)
+def test_what_a_peer_cannot_make_for_want_of_memory_is_told_and_stops_nobody(lean: Any, told: str) -> None:
+    wide = Peer("wide", "WIDE", lambda row: "", reference_call, no_memory, lean)
+    result = measured(wide, Peer("narrow", "NARROW", lambda row: "", reference_call, nothing))
+    assert result.outcomes["wide"].forward_ms == result.outcomes["narrow"].forward_ms == 2.0
+    table = preparation_table([result], [(n, n) for n in ("attngen", "wide", "narrow")]).splitlines()
+    cells = [cell.strip() for cell in table[2].split("|")[1:-1]]
+    assert re.fullmatch(told, cells[1]) and re.fullmatch(r"\d+\.\d", cells[3])
+
+
+@pytest.mark.parametrize("row", ["causal", "documents", "alibi"])
+def test_a_sequence_too_long_for_the_dense_reference_is_judged_by_rows(
+    row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, peers = Shape("tiny", 1, 2, 24, 16), [peer("attngen", reference_call)]
+    monkeypatch.setattr(measuring, "_REFERENCE_SCORES", 5 * 24)
+
+    def errors() -> dict[str, float]:
+        result = measure(ROWS[row], shape, peers, dtype=torch.float32, device=CPU, race=fixed_race)
+        return result.errors["reference"]
+
+    dense = errors()
+    monkeypatch.setattr(measuring, "LONGEST_REFERENCE", 20)
+    assert errors().keys() == dense.keys() and max(errors().values()) < 1e-5
+    peers[0] = peer("attngen", scaled(1.05))
+    assert errors()["out"] == pytest.approx(0.05, rel=1e-2)
+
+
 def test_an_error_is_told_in_a_line() -> None:
     assert short(ValueError("x" * 500)).endswith("…")
     assert len(short(ValueError("x" * 500))) == 160
@@ -343,6 +393,14 @@ def test_a_call_that_fails_leaves_the_race() -> None:
     found = race({"a": fail, "b": lambda: None}, FakeClock(), warm_ms=0.0)
     assert set(found.ms) == {"b"}
     assert str(found.failed["a"]) == "out of breath"
+
+
+def test_a_first_call_tells_its_seconds_and_what_took_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ast.parse(host._FIRST_CALL)
+    found = {"seconds": 2.5, "build": 0.4, "kernels": [["forward_kernel", 1.25]]}
+    done = SimpleNamespace(stdout=f"a warning\n{json.dumps(found)}\n")
+    monkeypatch.setattr(host.subprocess, "run", lambda *args, **options: done)
+    assert str(host.first_call("causal", backward=False)) == "2.50 (module 0.40; forward_kernel 1.25)"
 
 
 # ---- Tables ------------------------------------------------------------------------------------------------

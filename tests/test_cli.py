@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 from zoo_share import share
 
+from attngen import cli
 from attngen.cli import main
 from attngen.spec_file import zoo_names
 
@@ -325,6 +327,22 @@ def test_check_takes_consts_and_judges_them(run: Run) -> None:
     assert "'n' is set twice" in result.err
 
 
+@pytest.mark.parametrize(
+    ("name", "line"), [("cap", "2:7: error: 'cap' is a param"), ("t", "3:7: error: 't' is an input")]
+)
+def test_setting_what_a_call_is_given_says_so_and_where_to_give_it(name: str, line: str, run: Run) -> None:
+    text = (
+        "variant held\nparam cap: float = 5.0\ninput t: float32[heads]\nscore = softcap(score, cap) + t[h]\n"
+    )
+    Path("held.attn").write_text(text)
+    result = run("check", "held.attn", "--set", f"{name}=3.0")
+    assert result.status == 1
+    assert result.err.startswith(
+        f"held.attn:{line}, which a call is given: only a const can be set beforehand"
+    )
+    assert f"call held(q, k, v, {name}=...), or declare a const" in result.err
+
+
 def test_every_setting_that_is_none_is_told_at_once(run: Run) -> None:
     result = run("check", "alibi", "--set", "a=x", "--set", "b", "--set", "c=1", "--set", "c=2")
     assert result.status == 2
@@ -446,6 +464,35 @@ def attngen(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=300,
         check=False,
     )
+
+
+WIDE = ("neighbourhood_2d", "hopper_backward", "sm_90", "ok; 64 bytes spilled; " + "a long tale " * 20)
+
+
+def print_wide() -> None:
+    table = cli._table("variant", "kernel", "target", "")
+    table.add_row(*WIDE)
+    cli._print_table(table)
+
+
+def test_a_table_in_a_pipe_has_a_line_for_each_row_however_long(capsys: pytest.CaptureFixture[str]) -> None:
+    print_wide()
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["variant", "kernel", "target"]
+    assert re.split(r" {2,}", line.strip()) == [cell.strip() for cell in WIDE]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_table_on_a_narrow_terminal_loses_no_letter(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "Console", lambda: Console(force_terminal=True, width=width, color_system=None))
+    print_wide()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    text = "".join("".join(lines).split())
+    assert "…" not in text
+    assert sorted(text) == sorted("".join(("variant", "kernel", "target", *WIDE)).replace(" ", ""))
 
 
 def test_the_module_runs_as_a_program() -> None:

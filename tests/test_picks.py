@@ -99,6 +99,7 @@ def test_values_of_a_tile_that_is_not_picked_are_never_met() -> None:
         ("dist % 4 == 0", None),
         ("(q + k) % 2 == 0", None),
         ("abs(q % 64 - k % 64) <= 6 and abs(q // 64 - k // 64) <= 6", None),
+        ("abs(q % 128 - k % 128) <= 6 and abs(q // 128 - k // 128) <= 6", None),  # kept around its corners
         ("q // 49 == k // 49 and part[pos] == part[k]", None),
         ("abs(q // 1024 - k // 1024) <= 1 and abs(q // 32 % 32 - k // 32 % 32) <= 2", "corners"),
         ("(q // 128 + k // 128) % 2 == 0", "corners"),

@@ -53,6 +53,7 @@ SPECS = {
         "score = score + dot(r_q[b, h, q], r_k[b, h, k])",
     ),
     "no_softmax": ("normalize = relu",),
+    "looks": ("input keep: bool[q_len, k_len]", "mask = causal and keep[q, k]"),
 }
 HEADS = 2
 
@@ -67,6 +68,7 @@ def inputs(kind: str, q_len: int, k_len: int, batch: int) -> dict[str, Tensor]:
         "bias": (1, HEADS, q_len, k_len),
         "r_q": (batch, HEADS, q_len, 8),
         "r_k": (batch, HEADS, k_len, 8),
+        "keep": (q_len, k_len),
     }
     declared = {i.name: getattr(torch, i.dtype) for i in spec(kind).ir.inputs}
     return {n: torch.randn(shapes[n]).to(d) for n, d in declared.items()}
@@ -191,7 +193,7 @@ WRONG: dict[str, Callable[[Tensor], Any]] = {
 
 def fields(kind: str) -> dict[str, tuple[Any, ...]]:
     """What a call is made of, and the values of each."""
-    names = ("q", "k", "v", *(i.name for i in spec(kind).ir.inputs))
+    names = ("q", "k", "v", *(i.name for i in spec(kind).ir.inputs if i.dtype != "bool"))
     return {
         "lengths": ((64, 64), (64, 200), (200, 64), (1, 64)),
         "batch": (1, 2),
@@ -314,8 +316,9 @@ def test_a_call_like_one_before_makes_no_fresh_launch_and_has_its_own_addresses(
             names = {x.data_ptr(): name for name, x in zip("qkv", (q, k, v), strict=True)}
             read = [readable(x, names) for x in arguments]
             assert {"q", "k", "v"} <= {x[0] if isinstance(x, tuple) and x else x for x in read}
-        assert sum(kernel.fresh for kernel in kernels) == 1
-        assert len(noted) == 3
+        each = 2 if kind == "looks" else 1
+        assert sum(kernel.fresh for kernel in kernels) == each
+        assert len(noted) == 3 * each
 
 
 def backward_launches(module: Any, change: Callable[[], Any]) -> int:

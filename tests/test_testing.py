@@ -387,6 +387,16 @@ def test_a_failure_says_what_where_and_how_to_see_it_again() -> None:
     assert str(again.value) == text
 
 
+def test_a_reference_that_is_nan_is_told_and_is_no_error_of_the_kernel() -> None:
+    ir = samples.causal()
+    q, k, v = (Recipe((1, 1, 6, 16), "float32", "contiguous", seed=i).build() for i in range(3))
+    v[0, 0, 5, 3] = float("nan")
+    with pytest.raises(
+        AssertionError, match=r"the reference itself is NaN.*: 6 elements of out, 96 elements of dq"
+    ):
+        assert_matches_reference(StandIn(ir, results(lambda out, lse: (out, lse))), q, k, v)
+
+
 @dataclass
 class Doubled:
     """A built variant whose results are twice what they should be."""

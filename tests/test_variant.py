@@ -10,16 +10,19 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import triton
 from kernel_calls import qkv
 from torch import Tensor
 
 import attngen
+from attngen import variant as variant_module
 from attngen.errors import AttnGenError, BuildError, SpecNameError, SpecTypeError
 from attngen.finder import SpecFinder
 from attngen.variant import Variant
@@ -271,3 +274,21 @@ def test_an_error_of_the_spec_reaches_the_importer_and_leaves_no_module(importab
 def test_installing_twice_changes_nothing(importable: Path) -> None:
     attngen.install()
     assert sum(isinstance(finder, SpecFinder) for finder in sys.meta_path) == 1
+
+
+def test_triton_gets_ready_beside_the_compiler_and_its_failure_is_left_to_the_launch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    met: list[str] = []
+
+    def fail() -> None:
+        met.append(threading.current_thread().name)
+        raise RuntimeError("no driver")
+
+    driver = property(lambda self: fail())
+    monkeypatch.setattr(variant_module, "_INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(type(triton.runtime.driver), "active", driver)
+    text = "variant got_ready\nscore = 1.25 * score"
+    assert attngen.compile(text).name == "got_ready"
+    assert len(met) == 1 and met[0] != threading.main_thread().name

@@ -6,6 +6,7 @@ calls from below.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -70,23 +71,42 @@ def _microseconds(call: Callable[[], object], calls: int = 200, rounds: int = 7)
 
 
 _FIRST_CALL = """
-import sys, time
+import json, sys, time
 import torch, triton
 import attngen
-from attngen.source import Source
 text, backward = sys.stdin.read(), sys.argv[1] == "backward"
 q = torch.randn(1, 4, 512, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
 (q @ q.mT).sum().item()
+kernels = []
+def compiled(*, src, times, **more):
+    kernels.append((src.name, times.total / 1e6))
+triton.knobs.compilation.listener = compiled
 started = time.perf_counter()
-out = attngen.compile(text)(q, q, q)
+variant = attngen.compile(text)
+built = time.perf_counter()
+out = variant(q, q, q)
 if backward:
     torch.autograd.grad(out.sum(), q)
 torch.cuda.synchronize()
-print(time.perf_counter() - started)
+print(json.dumps({"seconds": time.perf_counter() - started, "build": built - started, "kernels": kernels}))
 """
 
 
-def first_call_seconds(spec: str, *, backward: bool) -> float:
+@dataclass(frozen=True)
+class FirstCall:
+    """Seconds from a spec's text to its first result; of these, to its imported module (``build``), and in
+    Triton's compiler for each kernel. The rest is Triton's C compiler, checks and launches."""
+
+    seconds: float
+    build: float
+    kernels: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        kernels = ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.kernels)
+        return f"{self.seconds:.2f} (module {self.build:.2f}; {kernels})"
+
+
+def first_call(spec: str, *, backward: bool) -> FirstCall:
     """From a spec's text to its first result, with empty caches, in a process that has torch imported."""
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "ATTNGEN_CACHE_DIR": f"{folder}/attngen", "TRITON_CACHE_DIR": f"{folder}/triton"}
@@ -98,4 +118,5 @@ def first_call_seconds(spec: str, *, backward: bool) -> float:
             text=True,
             check=True,
         )
-    return float(done.stdout)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return FirstCall(found["seconds"], found["build"], tuple(map(tuple, found["kernels"])))

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attngen.bench.peers import PEERS, Attention, Case, Peer, head_slice, make_case, variant_of
+from attngen import blockwise
+from attngen.bench.peers import PEERS, SEED, Attention, Case, Peer, head_slice, make_case, variant_of
 from attngen.bench.rows import BACKWARD_WORK, Row, Shape, forward_work, kept_scores
 from attngen.bench.timing import Call, Race
 
@@ -25,6 +26,7 @@ Results = dict[str, Tensor]
 
 LIMIT = 1e-2  # relative error in the norm; rounding to bfloat16 alone gives about 2e-3
 LONGEST_REFERENCE = 16384  # the dense reference of one head holds several float32 squares of this side
+_REFERENCE_SCORES = 2**26  # at a time, of longer sequences
 
 _MIB = 2**20
 
@@ -34,8 +36,9 @@ class Outcome:
     """What one peer did: milliseconds forward and backward, or why not; and what it took to get ready.
 
     ``prepare_s`` is seconds to the first result, compiling included; ``build_ms`` what it makes anew for each
-    mask and length, and ``build_mib`` the most memory that this held; ``peak_mib`` is the most that a forward
-    and a backward held above the inputs and what was built, gradients and output included.
+    mask and length, and ``build_mib`` the most memory that this held; ``build_note`` says why it was made in
+    less memory, or not at all; ``peak_mib`` is the most that a forward and a backward held above the inputs
+    and what was built, gradients and output included.
     """
 
     forward_ms: float | None = None
@@ -44,6 +47,7 @@ class Outcome:
     prepare_s: float = 0.0
     build_ms: float | None = None
     build_mib: float | None = None
+    build_note: str = ""
     peak_mib: float | None = None
 
 
@@ -124,6 +128,8 @@ def measure(
         outcome = result.outcomes[peer.name] = Outcome(reason=peer.refuses(row))
         if outcome.reason:
             continue
+        if peer.build is not None:
+            _note_building(outcome, peer, case, device)
         started = time.perf_counter()
         try:
             call = peer.prepare(case)
@@ -132,8 +138,6 @@ def measure(
             outcome.prepare_s = time.perf_counter() - started
             del results
             outcome.peak_mib, results = _peak(partial(run, call, case), device)
-            if peer.build is not None:
-                outcome.build_ms, outcome.build_mib = _building(partial(peer.build, case), device)
             if check and not (row.dropout and peer.name != "attngen"):
                 found[peer.name] = results  # with dropout, each peer draws a mask of its own
             del results
@@ -145,12 +149,11 @@ def measure(
         mine = found.pop("attngen")
         for name, theirs in found.items():
             result.errors[name] = relative_errors(mine, theirs)
-        if shape.length <= LONGEST_REFERENCE:
-            try:
-                result.errors["reference"] = against_reference(mine, case)
-            except Exception as error:
-                result.outcomes["attngen"].reason = f"reference: {short(error)}"
-                result.errors["reference"] = {"out": float("nan")}
+        try:
+            result.errors["reference"] = against_reference(mine, case)
+        except Exception as error:
+            result.outcomes["attngen"].reason = f"reference: {short(error)}"
+            result.errors["reference"] = {"out": float("nan")}
         del mine
     found.clear()
     _release(device)
@@ -190,7 +193,8 @@ def _relative(x: Tensor, y: Tensor) -> float:
 
 
 def against_reference(mine: Results, case: Case) -> dict[str, float]:
-    """The relative errors of the first heads' results against the dense float32 reference.
+    """The relative errors of the first heads' results against the float32 reference: dense, or in blocks of
+    rows where the sequence is long.
 
     A learned input's gradient sums over all heads and sequences: that of the first heads is computed anew.
     """
@@ -202,7 +206,20 @@ def against_reference(mine: Results, case: Case) -> dict[str, float]:
         assert isinstance(out, Tensor)
         return out.to(part.d_out.dtype)
 
-    theirs = run(dense, part)
+    def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, _ = blockwise.attention(
+            variant.ir,
+            q,
+            k,
+            v,
+            inputs=part.inputs,
+            params=part.row.params,
+            seed=SEED if part.row.dropout else None,
+            block_scores=_REFERENCE_SCORES,
+        )
+        return out
+
+    theirs = run(dense if part.shape.length <= LONGEST_REFERENCE else by_rows, part)
     group = part.shape.heads
     heads = {"out": group, "dq": group, "dk": 1, "dv": 1}
     first = {name: mine[name][:1, :count] for name, count in heads.items()}
@@ -250,6 +267,19 @@ def _peak(work: Callable[[], Results], device: torch.device) -> tuple[float | No
     results = work()
     torch.cuda.synchronize(device)
     return (torch.cuda.max_memory_allocated(device) - before) / _MIB, results
+
+
+def _note_building(outcome: Outcome, peer: Peer, case: Case, device: torch.device) -> None:
+    """Time what a peer makes beforehand; where the memory is not enough, as it makes it in less."""
+    for build in (peer.build, peer.build_lean):
+        if build is None:
+            continue
+        try:
+            outcome.build_ms, outcome.build_mib = _building(partial(build, case), device)
+            return
+        except Exception as error:
+            outcome.build_note = short(error)
+        _release(device)  # not within the handler, which holds what had been made
 
 
 def _building(

@@ -7,6 +7,7 @@ what its backward needs. What a peer must make anew for each mask and length bef
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -85,6 +86,7 @@ class Peer:
     """``refuses`` says why this peer cannot run a row, or nothing; ``prepare`` makes its call.
 
     ``build`` does again, alone, what ``prepare`` does for each mask and length; None where that is nothing.
+    ``build_lean`` does it in less memory; ``prepare`` falls back on it where the memory is not enough.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Peer:
     refuses: Callable[[Row], str]
     prepare: Callable[[Case], Attention]
     build: Callable[[Case], object] | None = None
+    build_lean: Callable[[Case], object] | None = None
 
 
 def variant_of(row: Row, backend: str = "auto") -> Variant:
@@ -122,8 +125,11 @@ def _attngen(case: Case, backend: str = "auto") -> Attention:
     return cast(Attention, partial(variant_of(case.row, backend), **case.keywords))  # no lse is asked for
 
 
-def _block_mask(case: Case) -> Any:
-    """FlexAttention's table of blocks, as its documentation makes it; None where nothing is masked."""
+def _block_mask(case: Case, *, compiled: bool = False) -> Any:
+    """FlexAttention's table of blocks, as its documentation makes it; None where nothing is masked.
+
+    ``compiled``: fused, so that the mask of all scores never lies in memory.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
     formula = formula_of(case)
@@ -132,7 +138,15 @@ def _block_mask(case: Case) -> Any:
     batch = case.shape.batch if formula.mask_reads_batch else None
     heads = case.shape.heads if formula.mask_reads_heads else None
     length, device = case.shape.length, case.q.device
-    return create_block_mask(formula.mask(case.inputs), batch, heads, length, length, device=device)
+    mask = formula.mask(case.inputs)
+    return create_block_mask(mask, batch, heads, length, length, device=device, _compile=compiled)
+
+
+def _block_mask_that_fits(case: Case) -> Any:
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):
+        return _block_mask(case)
+    torch.cuda.empty_cache()
+    return _block_mask(case, compiled=True)
 
 
 def _flex(case: Case) -> Attention:
@@ -140,7 +154,7 @@ def _flex(case: Case) -> Attention:
 
     formula = formula_of(case)
     score = formula.score(case.inputs) if formula.score else None
-    block_mask, scale = _block_mask(case), _scale(case)
+    block_mask, scale = _block_mask_that_fits(case), _scale(case)
     grouped = case.shape.group > 1
     if case.q.device.type != "cuda":  # eager, for dry runs
         return partial(
@@ -240,7 +254,7 @@ PEERS: dict[str, Peer] = {
         Peer("attngen", "attngen", _anything, _attngen),
         Peer("triton", "attngen, Triton", _anything, partial(_attngen, backend="triton")),
         Peer("hopper", "attngen, Gluon", _no_hopper, partial(_attngen, backend="hopper")),
-        Peer("flex", "FlexAttention", _no_flex, _flex, _block_mask),
+        Peer("flex", "FlexAttention", _no_flex, _flex, _block_mask, partial(_block_mask, compiled=True)),
         Peer("cudnn", "SDPA cuDNN", _no_sdpa, partial(_sdpa, SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "SDPA FA2", _no_sdpa, partial(_sdpa, SDPBackend.FLASH_ATTENTION)),
         Peer("standard", "standard", _no_standard, _standard),

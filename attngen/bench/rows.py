@@ -46,10 +46,10 @@ class Shape:
     def tokens(self) -> int:
         return self.batch * self.length
 
-    def with_length(self, length: int) -> Shape:
-        """As many tokens in sequences of another length, at least one of them."""
-        name = f"{self.name} at {length}"
-        return replace(self, name=name, batch=max(1, self.tokens // length), length=length)
+    def with_length(self, length: int, *, keep_tokens: bool = True) -> Shape:
+        """As many tokens in sequences of another length, at least one of them; or one sequence alone."""
+        batch = max(1, self.tokens // length) if keep_tokens else 1
+        return replace(self, name=f"{self.name} at {length}", batch=batch, length=length)
 
     def __str__(self) -> str:
         return f"B{self.batch} H{self.heads} S{self.length} D{self.head_dim}"

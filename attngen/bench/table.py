@@ -47,12 +47,13 @@ def preparation_table(results: Sequence[RowResult], peers: Sequence[tuple[str, s
     """Memory of each peer (MiB above the inputs, forward and backward), and what some make beforehand.
 
     "" where no peer makes anything and no memory was measured. What is made for each mask and length is
-    milliseconds and the most MiB held; a peer that makes nothing has no column for it.
+    milliseconds and the most MiB held; a peer that makes nothing has no column for it. Where the memory is
+    not enough, it says so, and how long making it in less took.
     """
     builders = [
         (name, title)
         for name, title in peers
-        if any(r.outcomes[name].build_ms is not None for r in results if name in r.outcomes)
+        if any(_is_built(r.outcomes[name]) for r in results if name in r.outcomes)
     ]
     measured = any(o.peak_mib is not None for r in results for o in r.outcomes.values())
     if not builders and not measured:
@@ -70,9 +71,20 @@ def preparation_table(results: Sequence[RowResult], peers: Sequence[tuple[str, s
             line += [_number(result.outcomes.get(name), "peak_mib") for name, _ in peers]
         for name, _ in builders:
             outcome = result.outcomes.get(name)
-            line += [_number(outcome, "build_ms"), _number(outcome, "build_mib")]
+            line += [_built(outcome), _number(outcome, "build_mib")]
         cells.append(line)
     return columns(cells)
+
+
+def _is_built(outcome: Outcome) -> bool:
+    return outcome.build_ms is not None or bool(outcome.build_note)
+
+
+def _built(outcome: Outcome | None) -> str:
+    note = "" if outcome is None else outcome.build_note
+    if outcome is None or outcome.build_ms is None:
+        return note or "-"
+    return f"{note}; compiled {outcome.build_ms:.1f}" if note else f"{outcome.build_ms:.1f}"
 
 
 def _number(outcome: Outcome | None, name: str) -> str:

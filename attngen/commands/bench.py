@@ -106,7 +106,9 @@ def _settings(wanted: Wanted) -> Settings:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if wanted.lengths:
-        shapes = [shape.with_length(n) for shape in shapes for n in wanted.lengths]
+        # A dry run is to end: as many tokens as fill a GPU take a CPU hours.
+        keep = wanted.device != "cpu"
+        shapes = [shape.with_length(n, keep_tokens=keep) for shape in shapes for n in wanted.lengths]
     failures = Failures()
     for file in wanted.files:
         with failures.caught():
@@ -137,7 +139,7 @@ def _draw(settings: Settings, found: Sequence[RowResult], path: Path) -> None:
 
 
 def _host_section(settings: Settings) -> str:
-    from attngen.bench.host import SHAPE, first_call_seconds, host_times
+    from attngen.bench.host import SHAPE, first_call, host_times
     from attngen.bench.peers import variant_of
     from attngen.bench.table import columns
 
@@ -147,15 +149,16 @@ def _host_section(settings: Settings) -> str:
         for mode in ("training", "inference"):
             shown = [_microseconds(times[peer.name], mode) for peer in settings.peers]
             cells.append([row.title if mode == "training" else "", mode, *shown])
-    first = [["variant", "forward, s", "forward and backward, s"]]
+    first = [["variant", "forward", "forward and backward"]]
     for row in settings.rows:
         if not variant_of(row).ir.inputs:
-            taken = [first_call_seconds(row.spec, backward=backward) for backward in (False, True)]
-            first.append([row.title, *(f"{seconds:.2f}" for seconds in taken)])
+            taken = [first_call(row.spec, backward=backward) for backward in (False, True)]
+            first.append([row.title, *map(str, taken)])
     parts = [f"## Host time\n\nMicroseconds a forward call, {SHAPE}:\n\n{columns(cells, left=2)}\n"]
     if len(first) > 1:
         parts.append(
-            f"From a spec that was never built to its first result, B1 H4 S512 D128:\n\n{columns(first)}\n"
+            "Seconds from a spec that was never built to its first result, B1 H4 S512 D128; of these, to its"
+            f" module, and in Triton's compiler:\n\n{columns(first)}\n"
         )
     return "\n".join(parts)
 

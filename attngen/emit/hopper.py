@@ -38,7 +38,8 @@ def make_hopper(
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
     in_tiles = hopper.dense.load if hopper.dense else None
     loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
-    reads_by_key = any(mentions(n, "k") for n in loads)  # then k stops at the last key, and so does the mask
+    reads_by_key = any(mentions(n, "k") for n in loads)
+    # Then k stops at the last key, and so does the mask; a tile past it has no run of its own.
     forward = HopperForward(
         logits=maths.logits.call,
         context=tiles.forward_near,

@@ -39,6 +39,9 @@ FUNCTIONS += ("tile_logits", "tile_logits_and_derivative")
 #: Functions of the templates that an expression may call.
 HELPERS = ("tanh", "floor_divide", "floor_modulo", "truncate", "as_bool", "product")
 
+#: And those that lines in a loop over tiles may call beside them.
+RUNS = ("number_of_run", "place_in_run")
+
 #: Names that emitted lines use beside the words of the language and those of the templates.
 LINES: tuple[str, ...] = (
     "dot",

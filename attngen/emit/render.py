@@ -6,13 +6,22 @@ import ast
 import builtins
 import hashlib
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from attngen.emit.compiled_templates import TemplateCache
 from attngen.emit.layout import fitted
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
+_OPTIONS: dict[str, Any] = {
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "keep_trailing_newline": True,
+    "autoescape": False,
+}
 _IMPORTS = {"copy", "functools", "math", "numbers"}
 _IMPORTS |= {"torch", "triton", "triton.language", "triton.tools.tensor_descriptor"}
 _GLUON = "triton.experimental.gluon"
@@ -78,9 +87,6 @@ def template_texts(backend: str = "triton") -> tuple[str, ...]:
 def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader([template_dir() / "triton", template_dir()]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
+        bytecode_cache=TemplateCache(repr(_OPTIONS)),
+        **_OPTIONS,
     )

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable
 
 from attngen.emit.far import FarUses
-from attngen.emit.names import HELPERS
+from attngen.emit.names import HELPERS, RUNS
 from attngen.emit.products import ProductUses
+from attngen.emit.runs import streamed_keys, streamed_queries
 from attngen.emit.scope import Scope, float_arguments
 from attngen.emit.statements import Block
 from attngen.emit.view import (
@@ -51,11 +52,13 @@ def make_tiles(
     given = scope.program_values
     row_score, row_mask = row_blocks(scope)
     column_score = scope.kernel.assignments(score.column, given)
-    column_mask = scope.kernel.assignments(
-        [p for p in mask.column if p not in score.column], (*given, *score.column)
-    )
+    of_columns = [p for p in mask.column if p not in score.column], (*given, *score.column)
+    column_mask = scope.kernel.assignments(*of_columns)
+    keys_mask = streamed_keys(scope.triton, scope.names, *of_columns)
+    of_rows = [p for p in mask.row if p not in score.row], (*given, *score.row)
+    queries_mask = streamed_queries(scope.triton, scope.names, *of_rows)
     rows, columns = (row_score, row_mask), (column_score, column_mask)
-    blocks = (program, *rows, *columns)
+    blocks = (program, *rows, *columns, keys_mask, queries_mask)
 
     dropout = _DROPOUT if scope.ir.dropout is not None else ()
     q_corner, k_corner = (("q_first",), ("k_first",)) if dropout else ((), ())
@@ -97,6 +100,8 @@ def make_tiles(
         row_mask=row_mask.lines,
         column_score=column_score.lines,
         column_mask=column_mask.lines,
+        keys_mask=keys_mask.lines,
+        queries_mask=queries_mask.lines,
         forward=_context(
             (*of_forward, *sorted(far_uses.forward)), (local, columns), (*around, *sink_uses), floats
         ),
@@ -175,4 +180,4 @@ def _helpers(blocks: Iterable[Block], functions: Iterable[Function], more: list[
     lines = more + [line for b in blocks for line in b.lines]
     lines += [line for f in functions for line in (*f.lines, f.result) if not line.startswith("#")]
     called = {name for line in lines for name in re.findall(r"(?<![.\w])(\w+)\(", line)}
-    return frozenset(called & set(HELPERS))
+    return frozenset(called & {*HELPERS, *RUNS})

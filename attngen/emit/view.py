@@ -218,7 +218,8 @@ class Picks:
 class Tiles:
     """Lines computed once a program, a row and a column, and what of the maths each kernel needs.
 
-    ``program_near``, ``forward_near`` and ``dkdv_near`` leave out what far tiles alone read.
+    ``program_near``, ``forward_near`` and ``dkdv_near`` leave out what far tiles alone read. ``keys_mask``
+    and ``queries_mask`` are ``column_mask`` and ``row_mask`` in a loop that streams keys, and queries.
     """
 
     program: tuple[str, ...]
@@ -227,6 +228,8 @@ class Tiles:
     row_mask: tuple[str, ...]
     column_score: tuple[str, ...]
     column_mask: tuple[str, ...]
+    keys_mask: tuple[str, ...]
+    queries_mask: tuple[str, ...]
     forward: Context
     forward_near: Context
     sums: Context

@@ -186,13 +186,20 @@ class _Builder:
         known = [s.name.text for s in spec.statements if isinstance(s, ast.Const)]
         for name in self.overrides:
             if name not in known:
-                self.error(
-                    SpecNameError,
-                    f"there is no const {name!a} to set",
-                    spec.name.span,
-                    _nearest(str(name), known),
-                )
+                self._no_such_const(str(name), known, spec)
         self._count_nodes(spec)
+
+    def _no_such_const(self, name: str, known: list[str], spec: ast.Spec) -> None:
+        """A setting that fits no const; of a param or an input, it says where that is given instead."""
+        for given in spec.statements:
+            if isinstance(given, ast.Param | ast.Input) and given.name.text == name:
+                what = "a param" if isinstance(given, ast.Param) else "an input"
+                problem = f"{name!a} is {what}, which a call is given: only a const can be set beforehand"
+                hint = f"call {spec.name.text}(q, k, v, {name}=...), or declare a const"
+                self.error(SpecNameError, problem, given.name.span, hint)
+                return
+        problem = f"there is no const {name!a} to set"
+        self.error(SpecNameError, problem, spec.name.span, _nearest(name, known))
 
     def statement(self, statement: ast.Statement) -> None:
         self.built.clear()

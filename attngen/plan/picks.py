@@ -3,6 +3,7 @@
     abs(q // 32 % 32 - k // 32 % 32) <= 2 and ...     by corners: pairs of tiles that keep nothing, proven
     causal and keep[q, k]                             after a look: a table may leave any tile empty
     (q // 64)**2 % 7 == (k // 64)**2 % 7              after a look: most tiles, tried here, keep nothing
+    abs(q % 128 - k % 128) <= 6 and ...               no: of each tile a corner at least is kept
     dist % 4 == 0                                     no: no tile is empty
 
 A program that picks lists the tiles ahead, from their corners or from a kernel's look at the mask, and then
@@ -27,7 +28,12 @@ _ROWS = (832, 2432, 4032, 5632, 7232)  # where the tiles of queries begin that s
 _LEAST_TILES = 6  # that a tile of queries visits, for a look to be worth it
 _LEAST_EMPTY = 0.2  # of the tiles
 _MOST_MISSED = 0.5  # of the tiles, where a few scores of each are looked at
-_LOOKED_AT, _POINTS = 16, 64  # tiles, and scores of each
+_LOOKED_AT, _POINTS = 16, 64  # tiles, and scores of each beside its corners
+# A tile at the edge of a band keeps some scores around a corner, and hardly any of those spread over it.
+_TRIED = (
+    *((q, k) for q in (0, _TILE - 1) for k in (0, _TILE - 1)),
+    *((n * 37 % _TILE, n * 11 % _TILE) for n in range(_POINTS)),
+)
 
 Places = Mapping[str, int]  # of words
 
@@ -68,12 +74,11 @@ def _share_missed(mask: Expr, pairs: Sequence[Places]) -> float:
     """The share of some tiles in which none of the same few scores is kept, or may be as the call is."""
     order = postorder(mask)
     chosen = pairs[:: max(1, len(pairs) // _LOOKED_AT)]
-    return sum(not any(_keeps(order, places, n) for n in range(_POINTS)) for places in chosen) / len(chosen)
+    return sum(not any(_keeps(order, places, at) for at in _TRIED) for places in chosen) / len(chosen)
 
 
-def _keeps(order: Sequence[Expr], places: Places, number: int) -> bool:
-    q = places["q_first"] + number * 37 % _TILE
-    k = places["k_first"] + (number * 11 + number // _TILE) % _TILE
+def _keeps(order: Sequence[Expr], places: Places, at: tuple[int, int]) -> bool:
+    q, k = places["q_first"] + at[0], places["k_first"] + at[1]
     point = {"q": q, "pos": q, "k": k, "q_len": _LENGTH, "k_len": _LENGTH}
     return known_values(order, point)[order[-1]] is not False
 

@@ -279,6 +279,8 @@ class _Call:
         worst = max(verdicts, key=lambda verdict: verdict.ratio, default=None)
         if worst is not None:
             complaint = f"the error of {worst.name} is {worst.ratio:.3g} times its bound"
+        if unknown := [f"{v.unknown} elements of {v.name}" for v in verdicts if v.unknown]:
+            complaint = f"the reference itself is NaN, so nothing can match it: {', '.join(unknown)}"
         lines = [f"{variant.name} does not match its reference: {complaint}"]
         if worst is not None:
             lines += ["", table(verdicts)]

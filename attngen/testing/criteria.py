@@ -33,7 +33,10 @@ _INF = float("inf")
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one tensor fared. ``ratio`` is error over bound, the worse of max and mean; 1 is the limit."""
+    """How one tensor fared. ``ratio`` is error over bound, the worse of max and mean; 1 is the limit.
+
+    ``unknown`` elements are NaN in the reference itself.
+    """
 
     name: str
     ratio: float
@@ -44,6 +47,7 @@ class Verdict:
     worst: tuple[int, ...]  # the index of the largest error
     got: float
     expected: float
+    unknown: int = 0
 
     @property
     def passed(self) -> bool:
@@ -115,6 +119,7 @@ def _verdict(name: str, error: Tensor, bound: float, mean_bound: float, got: Ten
         worst,
         got.reshape(-1)[flat].item(),
         ref.reshape(-1)[flat].item(),
+        int(ref.isnan().sum()),
     )
 
 
