@@ -767,6 +767,7 @@ class HopperBackward:
     """
 
     gradient: str
+    program: tuple[str, ...]
     context: tuple[str, ...]
     positions: tuple[str, ...]
     dense: DenseView | None
@@ -778,6 +779,8 @@ class HopperBackward:
     fed: tuple[str, ...]
     fed_lines: tuple[str, ...]
     own: tuple[str, ...]
+    producer_warps: int
+    registers: list[int]
 
 
 @dataclass(frozen=True)
