@@ -46,16 +46,12 @@ def make_hopper_backward(
     read = {*queries.uses, *_names(fed_lines)}
     read |= {"k_len"} if {"k_last", "whole"} & read else set()
     factors = " ".join((_seed(scope), scope.uniform(scope.plan.logits.factor)))
-    program, context = tiles.program_near, tiles.dkdv_near.context
-    if scope.ir.dropout is not None:  # the producer draws
-        program = tuple(line for line in program if line != "seed = tl.load(Seed)")
-        context = tuple(n for n in context if n not in ("seed", "threshold"))
-    wanted = {*context, *_names(program), *_names([factors])}
+    dropout = ("Seed", "kept_scale") if scope.ir.dropout is not None else ()
+    wanted = {*tiles.dkdv_near.context, *_names(tiles.program_near), *_names([factors]), *dropout}
     wanted |= {SCALE.value if scope.ir.scale is not ONE else "", *(queries.uses if by_head else ())}
     backward = HopperBackward(
         gradient=maths.gradient.call,
-        program=program,
-        context=tuple(n for n in context if n != "k_first"),
+        context=tuple(n for n in tiles.dkdv_near.context if n != "k_first"),
         positions=tiles.positions,
         dense=dense,
         part=learned.reads[0].part if scope.plan.gathers_dense else "",
@@ -66,8 +62,6 @@ def make_hopper_backward(
         fed=tuple(n for n in ("q_len", "k_len", *launch.kernel_arguments) if n in read),
         fed_lines=fed_lines,
         own=tuple(n for n in launch.kernel_arguments if n in wanted),
-        producer_warps=4 if scope.ir.dropout is not None else 1,
-        registers=[240, 24] if scope.ir.dropout is not None else [240, 24],
     )
     return HopperBackwardView(backward)
 

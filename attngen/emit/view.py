@@ -765,7 +765,6 @@ class HopperBackward:
     """
 
     gradient: str
-    program: tuple[str, ...]
     context: tuple[str, ...]
     positions: tuple[str, ...]
     dense: DenseView | None
@@ -777,8 +776,6 @@ class HopperBackward:
     fed: tuple[str, ...]
     fed_lines: tuple[str, ...]
     own: tuple[str, ...]
-    producer_warps: int
-    registers: list[int]
 
 
 @dataclass(frozen=True)
