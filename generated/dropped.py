@@ -399,6 +399,24 @@ def producer(Q, K, V, fed):
         tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
 
 
+@gluon.jit
+def philox(row, column, head, seed):
+    """Four random words of each row and column without bit 3, as ``is_kept`` draws them.
+
+    A whole product of 64 bits is one instruction; what rows or columns alone tell broadcasts only after.
+    """
+    c0, c1, c2, c3 = row.to(gl.uint32), column.to(gl.uint32), head.to(gl.uint32), 0
+    key0, key1 = seed.to(gl.uint32), (seed >> 32).to(gl.uint32)
+    for _ in gl.static_range(7):
+        left = c0.to(gl.uint64) * 0xD2511F53
+        right = c2.to(gl.uint64) * 0xCD9E8D57
+        c0, c1 = (right >> 32).to(gl.uint32) ^ c1 ^ key0, right.to(gl.uint32)
+        c2, c3 = (left >> 32).to(gl.uint32) ^ c3 ^ key1, left.to(gl.uint32)
+        key0 += 0x9E3779B9
+        key1 += 0xBB67AE85
+    return c0, c1, c2, c3
+
+
 @gluon.constexpr_function
 def quarter_layout(COLUMNS):
     """Where the accumulator of 64 rows holds the scores whose row and column lack bit 3."""
@@ -415,8 +433,7 @@ def is_kept_by_thread(q_first, k_first, head, seed, threshold, layout: gl.conste
     column = gl.arange(0, COLUMNS // 2, gl.SliceLayout(0, quarter))
     row = q_first + row // 8 * 16 + row % 8  # the rows without bit 3
     column = k_first + column // 8 * 16 + column % 8
-    row, column = tl.broadcast(row[:, None], column[None, :])
-    words = tl.philox(seed, row, column, row * 0 + head, row * 0, 7)
+    words = philox(row[:, None], column[None, :], head, seed)
     threshold = threshold.to(gl.uint32, bitcast=True)
     low = gl.join(words[0] >= threshold, words[1] >= threshold)
     high = gl.join(words[2] >= threshold, words[3] >= threshold)
@@ -1210,8 +1227,7 @@ def is_kept_transposed(q_first, k_first, head, seed, threshold, layout: gl.const
     row = gl.arange(0, COLUMNS // 2, gl.SliceLayout(0, quarter))
     column = k_first + column // 8 * 16 + column % 8  # the columns without bit 3
     row = q_first + row // 8 * 16 + row % 8
-    row, column = tl.broadcast(row[None, :], column[:, None])
-    words = tl.philox(seed, row, column, row * 0 + head, row * 0, 7)
+    words = philox(row[None, :], column[:, None], head, seed)
     threshold = threshold.to(gl.uint32, bitcast=True)
     low = gl.join(words[0] >= threshold, words[1] >= threshold)
     high = gl.join(words[2] >= threshold, words[3] >= threshold)
@@ -2480,7 +2496,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_86a28dd35f8f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_670d82e14953_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

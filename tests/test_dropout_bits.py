@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from golden_bits import Golden, golden, probabilities, shown
+from hypothesis import given
+from hypothesis import strategies as st
 from kernel_calls import small_tiles, variant_of
 
 from attngen.dropout_bits import kept, philox, threshold, words
+from attngen.pipeline import compile_spec
+from attngen.spec_file import find_spec
 
 ONES = 0xFFFFFFFF
 
@@ -55,6 +64,41 @@ def test_each_score_reads_its_word_of_its_counter(seed: int) -> None:
         counter = [row & ~8, column & ~8, b * heads + h, 0]
         word = 2 * bool(row & 8) + bool(column & 8)
         assert int(got[b, h, i, j]) == scalar_philox(counter, [seed & ONES, seed >> 32], 7)[word]
+
+
+class Tile(np.ndarray):
+    """Numbers that wrap as on the GPU."""
+
+    def to(self, dtype: Any) -> Tile:
+        return self.astype(dtype).view(Tile)
+
+
+def tile(x: int, dtype: Any, *shape: int) -> Tile:
+    return np.full(shape, x, dtype).view(Tile)
+
+
+@pytest.fixture(scope="module")
+def emitted_philox() -> Any:
+    """What the kernels for sm_90 draw with, on arrays: Gluon has no interpreter."""
+    module = ast.parse(compile_spec(find_spec("dropped"), backend="hopper").text)
+    node = next(n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == "philox")
+    node.decorator_list = []
+    words = SimpleNamespace(uint32=np.uint32, uint64=np.uint64, static_range=range)
+    namespace: dict[str, Any] = {"gl": words}
+    exec(compile(ast.Module([node], []), "philox", "exec"), namespace)
+    return namespace["philox"]
+
+
+WORD = st.integers(0, ONES)
+
+
+@given(st.integers(0, 2**64 - 1), WORD, WORD, WORD)
+def test_the_kernels_for_sm_90_draw_the_same_words(
+    emitted_philox: Any, seed: int, row: int, column: int, head: int
+) -> None:
+    places = tile(row, np.uint32, 1, 1), tile(column, np.uint32, 1, 1), tile(head, np.uint32, 1)
+    drawn = [int(w.item()) for w in emitted_philox(*places, tile(seed, np.uint64, 1))]
+    assert drawn == scalar_philox([row, column, head, 0], [seed & ONES, seed >> 32], 7)
 
 
 def test_a_negative_seed_is_its_twos_complement() -> None:

@@ -35,13 +35,6 @@ class _Words:
         return ", ".join(texts)
 
     @property
-    def offset(self) -> str:
-        """The offset of what is not query and key, where a dimension of size 1 has a stride of 0."""
-        words = (str(i.value) for i in self.dense.load.args[:-2])
-        terms = [f"{w}.to(gl.int64) * dense_strides[{n}]" for n, w in enumerate(words, self.padding)]
-        return " + ".join(terms) if terms else "0"
-
-    @property
     def is_shared(self) -> str:
         """Whether all of the batch read the same tiles."""
         axis = self.dense.batch_axis
@@ -60,7 +53,6 @@ def make_dense(scope: Scope, maths: Maths) -> tuple[DenseView | None, Maths]:
         input=scope.names.own(dense.input.name),
         functions=tuple(f for f in made.functions if f not in maths.functions),
         place=words.place,
-        offset=words.offset,
         is_shared=words.is_shared,
     )
     return view, made
