@@ -7,13 +7,12 @@ takes from its kernel for them and for its loop, ``fed`` those of which the prod
 from __future__ import annotations
 
 import re
-from dataclasses import astuple
-
 from attngen.emit.reads import lines_to, names_in
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
 from attngen.emit.view import DenseView, HopperForward, HopperView, Launch, Maths, Ranges, Sink, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
+from attngen.plan.hopper import launcher_row
 from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
 
@@ -54,14 +53,14 @@ def make_hopper(
         keep=maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys,
         reads_by_key=reads_by_key,
         searches=searches if any("hopper_search(" in line for line in searches) else (),
-        tiles=tuple((width, _tile_text(tile, dense)) for width, tile in hopper.tiles.items()),
+        tiles=tuple((width, _tile_text(tile, width)) for width, tile in hopper.tiles.items()),
         filled=tuple(FILLED.items()),
     )
     return HopperView(forward)
 
 
-def _tile_text(tile: HopperTile | None, dense: DenseView | None) -> str:
+def _tile_text(tile: HopperTile | None, width: int) -> str:
     """A row of the table, as the launcher takes it apart."""
     if tile is None:
         return "None"
-    return repr(astuple(tile) if dense is not None else astuple(tile)[:-1])
+    return repr(launcher_row(tile, width))
