@@ -15,6 +15,8 @@ from attngen.ir.nodes import Op, leaves, mentions
 from attngen.plan.hopper import launcher_row
 from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
+_PLACE = {"b": "b = head // heads", "h": "h = head % heads", "h_kv": "h_kv = h // (heads // kv_heads)"}
+
 
 def make_hopper(
     scope: Scope,
@@ -34,6 +36,7 @@ def make_hopper(
         return HopperView(None)
     own = names_in((*tiles.program_near, *sink.sink_lines, sink.sink_text))
     own |= {*tiles.forward_near.context, *(use for block in row_blocks(scope) for use in block.uses)}
+    own |= {"h"} if "h_kv" in own else set()
     own |= {"kept_scale"} if scope.ir.dropout is not None else set()
     fed_lines = lines_to(ranges.key_range.uses, tiles.program_near)
     fed = {*ranges.key_range.uses, *names_in(fed_lines)}
@@ -47,6 +50,8 @@ def make_hopper(
         positions=tiles.positions,
         dense=dense,
         own=tuple(n for n in launch.kernel_arguments if n in own),
+        place=tuple(line for name, line in _PLACE.items() if name in own),
+        reads_head=bool({"b", "h", "head"} & own),
         reads_h_kv="h_kv" in own,
         fed=tuple(n for n in launch.kernel_arguments if n in fed),
         fed_lines=fed_lines,

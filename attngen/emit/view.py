@@ -722,7 +722,8 @@ class HopperForward:
 
     ``logits`` is the call that gives a tile's, ``context`` what its loop takes, ``positions`` which of q, k
     and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the arguments that a consumer
-    takes; the producer takes ``fed``, and computes ``fed_lines`` of them, to find where tiles lie. ``keep``
+    takes, ``place`` are lines that give batch and head of a tile, as far as others read them; the producer
+    takes ``fed``, and computes ``fed_lines`` of them, to find where tiles lie. ``keep``
     says which scores of a masked tile count, ``searches`` are the lines of ``key_range`` where they search a
     row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so
     must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head.
@@ -733,6 +734,8 @@ class HopperForward:
     positions: tuple[str, ...]
     dense: DenseView | None
     own: tuple[str, ...]
+    place: tuple[str, ...]
+    reads_head: bool
     reads_h_kv: bool
     fed: tuple[str, ...]
     fed_lines: tuple[str, ...]
