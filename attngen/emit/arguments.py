@@ -58,7 +58,9 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
     unspecialized = [a.name for a in arguments if not a.specialized]
     return Launch(
         kernel_arguments=tuple(a.name for a in arguments),
-        unspecialized=_quoted([*_ALWAYS, *hopper, *(["padded"] if ir.is_softmax else []), *looked, *unspecialized]),
+        unspecialized=_quoted(
+            [*_ALWAYS, *hopper, *(["padded"] if ir.is_softmax else []), *looked, *unspecialized]
+        ),
         launch_arguments=passed,
         launch_sizes=(*_size_lines(scope, read), *(_assignment(line) for line in block.lines)),
         dropout_text=dropout_text,

@@ -7,6 +7,7 @@ takes from its kernel for them and for its loop, ``fed`` those of which the prod
 from __future__ import annotations
 
 import re
+
 from attngen.emit.reads import lines_to, names_in
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
@@ -15,6 +16,7 @@ from attngen.ir.nodes import Op, leaves, mentions
 from attngen.plan.hopper import launcher_row
 from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
+
 _PLACE = {"b": "b = head // heads", "h": "h = head % heads", "h_kv": "h_kv = h // (heads // kv_heads)"}
 
 
