@@ -1784,7 +1784,7 @@ def launch_hopper_forward(q, k, v, slopes, out, lse, launcher=LAUNCHER):
             shared_source(v, block_n),
             shared_source(out, 64),
             lse,
-            launcher.room(q, 1, zero=True).view(torch.int32),
+            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
             tiles,
             max(1, 4 * room // q_tiles),
             q.shape[1],
@@ -1977,7 +1977,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_742b49a90bb4_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_18294d048c2d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -1804,7 +1804,7 @@ def launch_hopper_forward(q, k, v, prefix, out, lse, launcher=LAUNCHER):
             shared_source(v, block_n),
             shared_source(out, 64),
             lse,
-            launcher.room(q, 1, zero=True).view(torch.int32),
+            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
             tiles,
             max(1, 4 * room // q_tiles),
             q.shape[1],
@@ -1997,7 +1997,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_2313c32be5a5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_8be360f64eeb_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):

@@ -1847,7 +1847,7 @@ def launch_hopper_forward(q, k, v, cap, out, lse, launcher=LAUNCHER):
             shared_source(v, block_n),
             shared_source(out, 64),
             lse,
-            launcher.room(q, 1, zero=True).view(torch.int32),
+            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
             tiles,
             max(1, 4 * room // q_tiles),
             q.shape[1],
@@ -2042,7 +2042,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_63ba694d1339_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1de75557ba69_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width, bshd):
