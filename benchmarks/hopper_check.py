@@ -24,7 +24,13 @@ from attngen.testing.reach import small_tiles
 from attngen.variant import build_variant
 
 # batch, heads, key heads, q_len, k_len
-CALLS = [(2, 4, 2, 1000, 1000), (1, 6, 1, 517, 1303), (3, 2, 2, 130, 77), (1, 2, 1, 1, 2000)]
+CALLS = [
+    (2, 48, 4, 420, 650),
+    (2, 4, 2, 1000, 1000),
+    (1, 6, 1, 517, 1303),
+    (3, 2, 2, 130, 77),
+    (1, 2, 1, 1, 2000),
+]
 LONG = (1, 2, 1, 4096, 4096)
 
 OUT_LIMIT, LSE_LIMIT = 8e-3, 4e-3

@@ -102,7 +102,18 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
 # ---- What every kernel shares ------------------------------------------------------------------------------
 
 # Another value of these is no reason to compile a kernel again.
-RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "padded", "threshold", "kept_scale", "scale"]
+RUN_TIME_VALUES = [
+    "heads",
+    "kv_heads",
+    "q_len",
+    "k_len",
+    "tiles",
+    "at_once",
+    "padded",
+    "threshold",
+    "kept_scale",
+    "scale",
+]
 
 
 @triton.jit
@@ -350,6 +361,8 @@ def forward_kernel(
 # The same forward for sm_90, in Gluon (after Shah et al. 2024, arXiv:2407.08608). A program has one producer
 # warp, which streams tiles of K and V into rings of shared memory, and consumer warpgroups of ROWS queries
 # each. A tile's place in its ring is free or ready; barriers count both, and flip their phase every round.
+# A program takes one tile of queries after the other: while its consumers finish one, its producer already
+# loads for the next. It alone knows where the tiles lie, and leaves notes of it beside them.
 
 
 @gluon.jit
@@ -361,42 +374,105 @@ def ring_of(X, PLACES: gl.constexpr):
 
 
 @gluon.jit
+def note(places, place, number):
+    """Leave a number in shared memory."""
+    anyone: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
+    places.index(place).store(gl.full([1], number, gl.int32, anyone))
+
+
+@gluon.jit
+def noted(places, place):
+    """The number that ``note`` left."""
+    anyone: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
+    return gl.max(places.index(place).load(anyone), 0)
+
+
+@gluon.jit
 def tiles_in(part, BLOCK_N: gl.constexpr):
     """How many tiles a loop over ``part`` visits."""
     return gl.cdiv(gl.maximum(part[1] - part[0], 0), BLOCK_N)
 
 
 @gluon.jit
-def place_of(i, walk, k_len, BLOCK_N: gl.constexpr):
-    """The first key of the i-th tile, those without a mask first; past the last key if there is none."""
-    inner, edges, whole, tiles = walk
-    n = gl.where(i < whole, inner[0] + i * BLOCK_N, edges[0] + (i - whole) * BLOCK_N)
-    return gl.where(i < tiles, n, k_len)
+def queries_at(number, tiles, at_once, q_len, PARTS: gl.constexpr, ROWS: gl.constexpr):
+    """The head, of batch * heads, and the first and last query of the number-th tile of PARTS * ROWS.
+
+    ``at_once`` heads at a time, so that their keys stay in the L2 cache; in them the tiles with most keys
+    under a causal mask come first. Only the first of these groups may have fewer heads, and only the tile of
+    a head's first queries, which has fewest keys, may leave warpgroups without queries of their own.
+    """
+    q_tiles = gl.cdiv(q_len, PARTS * ROWS)
+    spare = q_tiles * PARTS - gl.cdiv(q_len, ROWS)
+    left = tiles - 1 - number
+    group = left // (q_tiles * at_once)
+    in_group = gl.minimum(tiles // q_tiles - group * at_once, at_once)
+    rank = left - group * (q_tiles * at_once)
+    begin = (rank // in_group * PARTS - spare) * ROWS
+    last = gl.minimum(begin + PARTS * ROWS, q_len) - 1
+    return group * at_once + rank % in_group, gl.maximum(begin, 0), last
 
 
 @gluon.jit
-def producer(Q, K, V, fed):
+def next_tile(Taken, tiles):
+    """The next tile that no program has taken yet, or at least ``tiles``. The last who asks clears Taken."""
+    number = gl.num_programs(0)
+    if number < tiles:
+        taken = gl.atomic_add(Taken, 1, sem="relaxed")
+        if taken == tiles - 1:
+            gl.store(Taken, 0)
+        number += taken
+    return number
+
+
+@gluon.jit
+def producer(Q, K, V, Taken, fed):
     """Load the queries, then keys and values tile by tile, each as soon as its place in the ring is free."""
-    place, walk, shared = fed
-    b, h, h_kv, q_first, k_len = place
-    queries, keys, values, q_ready, k_ready, k_free, v_ready, v_free = shared
+    sizes, shared = fed
+    tiles, at_once, heads, kv_heads, q_len, k_len = sizes
+    queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
     PARTS: gl.constexpr = queries.shape[0]
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
-    mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
-    for part in gl.static_range(PARTS):
-        tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
-    for i in range(gl.maximum(walk[-1], 1)):
-        slot = i % STAGES
-        used = (i // STAGES + 1) & 1
-        n = place_of(i, walk, k_len, BLOCK_N)
-        mbarrier.wait(k_free.index(slot), used)
-        mbarrier.expect(k_ready.index(slot), K.block_type.nbytes)
-        tma.async_copy_global_to_shared(K, [b, h_kv, n, 0], k_ready.index(slot), keys.index(slot))
-        mbarrier.wait(v_free.index(slot), used)
-        mbarrier.expect(v_ready.index(slot), V.block_type.nbytes)
-        tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
+    number = gl.program_id(0)
+    turn = 0
+    loaded = 0
+    while number < tiles:
+        head, q_first, q_last = queries_at(number, tiles, at_once, q_len, PARTS, ROWS)
+        b, h = head // heads, head % heads
+        h_kv = h // (heads // kv_heads)
+        inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
+        whole = tiles_in(inner, BLOCK_N)
+        steps = whole + tiles_in(edges, BLOCK_N)
+        start = gl.where(steps > 0, edges[0], k_len)  # past the last key where there is no tile
+        steps = gl.maximum(steps, 1)
+
+        mbarrier.wait(q_free, (turn + 1) & 1)
+        note(notes, 0, head)
+        note(notes, 1, q_first)
+        note(notes, 2, q_last)
+        note(notes, 3, steps)
+        note(notes, 4, whole)
+        mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
+        for part in gl.static_range(PARTS):
+            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
+        turn += 1
+        for i in range(steps):
+            slot = loaded % STAGES
+            used = (loaded // STAGES + 1) & 1
+            n = gl.where(i < whole, inner[0] + i * BLOCK_N, start + (i - whole) * BLOCK_N)
+            mbarrier.wait(k_free.index(slot), used)
+            note(firsts, slot, n)
+            mbarrier.expect(k_ready.index(slot), K.block_type.nbytes)
+            tma.async_copy_global_to_shared(K, [b, h_kv, n, 0], k_ready.index(slot), keys.index(slot))
+            mbarrier.wait(v_free.index(slot), used)
+            mbarrier.expect(v_ready.index(slot), V.block_type.nbytes)
+            tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
+            loaded += 1
+        number = next_tile(Taken, tiles)
+    mbarrier.wait(q_free, (turn + 1) & 1)
+    note(notes, 3, 0)
+    mbarrier.arrive(q_ready, count=1)
 
 
 @gluon.jit
@@ -545,7 +621,6 @@ def attend_tiles(
     state,
     first,
     end,
-    walk,
     queries,
     shared,
     k_len,
@@ -556,13 +631,14 @@ def attend_tiles(
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
 ):
-    """Tiles first..end-1, the product with V one step behind: it runs under the softmax of the step.
+    """Tiles first..end-1 of all that were loaded, the product with V one step behind: it runs under the
+    softmax of the step.
 
     ``state`` is acc [ROWS, BLOCK_DV], the weights that it does not hold yet, as wgmma's operand, row_max
     (base 2) and row_sum.
     """
     acc, weights, row_max, row_sum = state
-    keys, values, k_ready, k_free, v_ready, v_free = shared
+    keys, values, k_ready, k_free, v_ready, v_free, firsts = shared
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
     for i in range(first, end):
@@ -580,9 +656,9 @@ def attend_tiles(
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
             dot = warpgroup_mma_wait(1, [dot])
+        n = noted(firsts, slot)
         mbarrier.arrive(k_free.index(slot))
 
-        n = place_of(i, walk, k_len, BLOCK_N)
         new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED)
         new = gl.convert_layout(narrowed(new, weights.dtype, LATE), weights.type.layout)
         if not MASKED:
@@ -603,12 +679,13 @@ def consumer(
     PART: gl.constexpr,
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
+    OWN_PLACE: gl.constexpr,
 ):
-    """Warpgroup PART: its ROWS queries against all tiles."""
-    place, walk, shared, outs, own = given
-    b, h, head, q_first, q_len, k_len = place
-    scale_log2, seed, threshold, kept_scale = own
-    queries, keys, values, q_ready, k_ready, k_free, v_ready, v_free = shared
+    """Warpgroup PART: its ROWS queries of each tile against all its keys."""
+    sizes, shared, outs, own = given
+    heads, q_len, k_len = sizes
+    Seed, threshold, kept_scale, scale = own
+    queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
     PARTS: gl.constexpr = queries.shape[0]
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
@@ -617,57 +694,85 @@ def consumer(
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
     outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
-    ring = (keys, values, k_ready, k_free, v_ready, v_free)
+    ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
     queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
+    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
 
-    q_first += PART * ROWS
-    row = q_first + gl.arange(0, ROWS, by_row)
-    q = tl.minimum(row, q_len - 1)[:, None]
-    pos = q + (k_len - q_len)
-    context = (pos, scale_log2, q_first, head, seed, threshold)
-    row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
-    row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
-
-    # The first tile has nothing before it to multiply with V.
-    mbarrier.wait(q_ready, 0)
-    mbarrier.wait(k_ready.index(0), 0)
-    dot = scores_of(queries, keys.index(0))
-    dot = warpgroup_mma_wait(0, [dot])
-    mbarrier.arrive(k_free.index(0))
     if TURNS and PART == PARTS - 1:
         give_turn(0)
-    n = place_of(0, walk, k_len, BLOCK_N)
-    if walk[2] > 0:
-        weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
-    else:
-        weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
-    weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-    state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
+    turn = 0
+    begin = 0
+    mbarrier.wait(q_ready, 0)
+    steps = noted(notes, 3)
+    while steps > 0:
+        q_first = noted(notes, 1) + PART * ROWS
+        head = noted(notes, 0)
+        seed = tl.load(Seed)
+        scale_log2 = 1.4426950408889634 * scale
+        row = q_first + gl.arange(0, ROWS, by_row)
+        q = tl.minimum(row, q_len - 1)[:, None]
+        pos = q + (k_len - q_len)
+        context = (pos, scale_log2, q_first, head, seed, threshold)
+        row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
+        row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
-    last = gl.maximum(walk[-1], 1) - 1
-    edges_from = gl.maximum(walk[2], 1)
-    state = attend_tiles(
-        state, 1, edges_from, walk, queries, ring, k_len, context, False, PART, PARTS, TURNS, LATE
-    )
-    state = attend_tiles(
-        state, edges_from, last + 1, walk, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE
-    )
+        # The first tile has nothing before it to multiply with V.
+        slot = begin % STAGES
+        mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
+        if TURNS:
+            await_turn(PART)
+        dot = scores_of(queries, keys.index(slot))
+        if TURNS:
+            give_turn((PART + 1) % PARTS)
+        dot = warpgroup_mma_wait(0, [dot])
+        n = noted(firsts, slot)
+        mbarrier.arrive(k_free.index(slot))
+        whole = noted(notes, 4)
+        if whole > 0:
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
+        else:
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
+        weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
+        state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
+
+        end = begin + steps
+        edges_from = begin + gl.maximum(whole, 1)
+        state = attend_tiles(
+            state, begin + 1, edges_from, queries, ring, k_len, context, False, PART, PARTS, TURNS, LATE
+        )
+        state = attend_tiles(
+            state, edges_from, end, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE
+        )
+        head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
+        if OWN_PLACE:
+            mbarrier.arrive(q_free)
+        acc, weights, row_max, row_sum = state
+        slot = (end - 1) % STAGES
+        mbarrier.wait(v_ready.index(slot), ((end - 1) // STAGES) & 1)
+        acc = warpgroup_mma(weights, values.index(slot).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
+
+        kept_any = row_sum != 0.0  # NaN stays NaN
+        row_sum = gl.where(kept_any, row_sum, 1.0)
+        lse = gl.where(kept_any, row_max * 0.6931471805599453 + gl.log(row_sum), float("-inf"))
+        row = q_first + gl.arange(0, ROWS, by_row)
+        gl.store(Lse + head.to(gl.int64) * q_len + row, lse, mask=row <= q_last)
+        acc = warpgroup_mma_wait(0, [acc])
+        mbarrier.arrive(v_free.index(slot))
+        acc = acc * gl.convert_layout(kept_scale / row_sum, gl.SliceLayout(1, outputs))[:, None]
+        tma.store_wait(0)  # the tile before this one has left
+        tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
+        fence_async_shared()
+        if q_first <= q_last:
+            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], tile)
+        if not OWN_PLACE:
+            tma.store_wait(0)
+            mbarrier.arrive(q_free)
+        begin = end
+        turn += 1
+        mbarrier.wait(q_ready, turn & 1)
+        steps = noted(notes, 3)
     if TURNS and PART == 0:
         await_turn(0)
-    acc, weights, row_max, row_sum = state
-    mbarrier.wait(v_ready.index(last % STAGES), (last // STAGES) & 1)
-    acc = warpgroup_mma(weights, values.index(last % STAGES).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
-
-    kept_any = row_sum != 0.0  # NaN stays NaN
-    row_sum = gl.where(kept_any, row_sum, 1.0)
-    lse = gl.where(kept_any, row_max * 0.6931471805599453 + gl.log(row_sum), float("-inf"))
-    gl.store(Lse + head.to(gl.int64) * q_len + row, lse, mask=row < q_len)
-    acc = warpgroup_mma_wait(0, [acc])
-    acc = acc * gl.convert_layout(kept_scale / row_sum, gl.SliceLayout(1, outputs))[:, None]
-    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
-    tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
-    fence_async_shared()
-    tma.async_copy_shared_to_global(Out, [b, h, q_first, 0], tile)
     tma.store_wait(0)
 
 
@@ -678,6 +783,9 @@ def hopper_forward_kernel(
     V,
     Out,
     Lse,
+    Taken,
+    tiles,
+    at_once,
     heads,
     kv_heads,
     q_len,
@@ -691,57 +799,46 @@ def hopper_forward_kernel(
     REGISTERS: gl.constexpr,
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
+    OWN_PLACE: gl.constexpr,
 ):
-    """One program: PARTS * ROWS queries of one head.
+    """One program: a tile of PARTS * ROWS queries of one head, and as often as there is one left another.
 
-    Four heads at a time, so that their keys stay in the L2 cache; in them the tiles with most keys under a
-    causal mask come first.
+    ``Taken`` counts the tiles that were taken beyond the first of each program.
     """
-    ROWS: gl.constexpr = Q.block_type.shape[2]
-    BLOCK_N: gl.constexpr = K.block_type.shape[2]
-    q_tiles = gl.cdiv(q_len, PARTS * ROWS)
-    group = gl.program_id(0) // (q_tiles * 4)
-    in_group = gl.minimum(gl.num_programs(0) // q_tiles - group * 4, 4)
-    rank = gl.program_id(0) - group * q_tiles * 4
-    head = group * 4 + rank % in_group
-    q_first = (q_tiles - 1 - rank // in_group) * (PARTS * ROWS)
-    b, h = head // heads, head % heads
-    h_kv = h // (heads // kv_heads)
-    seed = tl.load(Seed)
-    scale_log2 = 1.4426950408889634 * scale
-    q_last = tl.minimum(q_first + PARTS * ROWS, q_len) - 1
-    inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
-    whole = tiles_in(inner, BLOCK_N)
-    walk = (inner, edges, whole, whole + tiles_in(edges, BLOCK_N))
-    own = (scale_log2, seed, threshold, kept_scale)
+    own = (Seed, threshold, kept_scale, scale)
 
     one: gl.constexpr = mbarrier.MBarrierLayout()
+    NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     queries = ring_of(Q, PARTS)
-    outs = queries  # where the output fits: by then no query is needed
-    if Out.block_type.shape[3] > Q.block_type.shape[3]:
+    outs = queries
+    if OWN_PLACE or Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
+    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)
+    firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)
     q_ready = gl.allocate_shared_memory(gl.int64, [1], one)
+    q_free = gl.allocate_shared_memory(gl.int64, [1], one)
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     mbarrier.init(q_ready, count=1)
+    mbarrier.init(q_free, count=PARTS)
     for slot in gl.static_range(STAGES):
         mbarrier.init(k_ready.index(slot), count=1)
         mbarrier.init(v_ready.index(slot), count=1)
         mbarrier.init(k_free.index(slot), count=PARTS)
         mbarrier.init(v_free.index(slot), count=PARTS)
     fence_async_shared()
-    shared = (queries, keys, values, q_ready, k_ready, k_free, v_ready, v_free)
-    given = ((b, h, head, q_first, q_len, k_len), walk, shared, outs, own)
-    fed = ((b, h, h_kv, q_first, k_len), walk, shared)
+    shared = (queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts)
+    given = ((heads, q_len, k_len), shared, outs, own)
+    fed = ((tiles, at_once, heads, kv_heads, q_len, k_len), shared)
     if PARTS == 1:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (producer, (Q, K, V, fed)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (producer, (Q, K, V, Taken, fed)),
             ],
             [1],
             [24],
@@ -749,20 +846,20 @@ def hopper_forward_kernel(
     elif PARTS == 2:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
-                (producer, (Q, K, V, fed)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
+                (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 1],
-            [REGISTERS, 24],
+            [REGISTERS, 504 - 2 * REGISTERS],
         )
     else:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 2, TURNS, LATE)),
-                (producer, (Q, K, V, fed)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE)),
+                (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 4, 1],
             [REGISTERS, REGISTERS, 24],
@@ -2206,12 +2303,13 @@ LAUNCHER = Launcher()
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
 # consumer's thread, whether the warpgroups take turns, whether all exponentials come before the wait for the
-# product with V, programs a multiprocessor). None: Triton's is the faster one.
+# product with V, programs a multiprocessor, whether the output has a place of its own).
+# None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
     64: None,
-    128: (1, 64, 2, 232, False, False, 2),
-    256: (2, 64, 2, 240, False, False, 1),
+    128: (1, 64, 2, 232, False, False, 2, True),
+    256: (2, 64, 2, 240, False, False, 1, False),
 }
 
 # With more tiles of 64 queries a multiprocessor than this, by largest head dimension, this forward is the
@@ -2254,8 +2352,11 @@ def shared_source(x, rows, least=64):
 
 def launch_hopper_forward(q, k, v, seed, p_, out, lse, launcher=LAUNCHER):
     """Fill out and lse as ``launch_forward`` does."""
-    parts, block_n, stages, registers, turns, late, programs = hopper_tile(q, v)
-    grid = (triton.cdiv(q.shape[2], parts * 64) * q.shape[0] * q.shape[1],)
+    parts, block_n, stages, registers, turns, late, programs, own_place = hopper_tile(q, v)
+    q_tiles = triton.cdiv(q.shape[2], parts * 64)
+    tiles = q_tiles * q.shape[0] * q.shape[1]
+    room = programs * torch.cuda.get_device_properties(q.device).multi_processor_count
+    grid = (min(tiles, room),)
     with torch.cuda.device_of(q):
         launcher.launch(
             hopper_forward_kernel,
@@ -2265,6 +2366,9 @@ def launch_hopper_forward(q, k, v, seed, p_, out, lse, launcher=LAUNCHER):
             shared_source(v, block_n),
             shared_source(out, 64),
             lse,
+            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
+            tiles,
+            max(1, 4 * room // q_tiles),
             q.shape[1],
             k.shape[1],
             q.shape[2],
@@ -2275,6 +2379,7 @@ def launch_hopper_forward(q, k, v, seed, p_, out, lse, launcher=LAUNCHER):
             REGISTERS=registers,
             TURNS=turns,
             LATE=late,
+            OWN_PLACE=own_place,
             num_warps=4,
             maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
         )
@@ -2496,7 +2601,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_670d82e14953_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_baca3fff6045_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -46,7 +46,7 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     call, guards = make_call(scope), make_guards(plan)
     hopper = (
-        make_hopper(scope, own_maths, own_tiles, ranges, dense),
+        make_hopper(scope, own_maths, own_tiles, ranges, launch, sink, dense),
         make_hopper_backward(scope, own_maths, own_tiles, ranges, launch, learned, dense),
         make_hopper_wide(scope, own_maths, own_tiles, ranges),
     )

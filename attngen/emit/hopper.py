@@ -1,27 +1,33 @@
 """What the kernels for sm_90 need beyond the view that they share with Triton's.
 
-A consumer warpgroup computes the lines of its rows itself. ``own`` are the values it takes from its kernel
-for them and for its loop: what is the same for a whole program, pointers and strides.
+A consumer warpgroup computes the lines of its tile and of its rows itself. ``own`` are the arguments that it
+takes from its kernel for them and for its loop, ``fed`` those of which the producer finds where tiles lie.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import astuple
 
+from attngen.emit.reads import lines_to, names_in
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
-from attngen.emit.view import DenseView, HopperForward, HopperView, Maths, Ranges, Tiles
+from attngen.emit.view import DenseView, HopperForward, HopperView, Launch, Maths, Ranges, Sink, Tiles
 from attngen.ir.nodes import Op, leaves, mentions
+from attngen.plan.hopper import launcher_row
 from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
 
-# What a consumer has by itself.
-_LOCAL = {"q", "pos", "row", "b", "h", "head", "q_first", "q_len", "k_len", "FAST_TANH"}
+_PLACE = {"b": "b = head // heads", "h": "h = head % heads", "h_kv": "h_kv = h // (heads // kv_heads)"}
 
 
 def make_hopper(
-    scope: Scope, maths: Maths, tiles: Tiles, ranges: Ranges, dense: DenseView | None
+    scope: Scope,
+    maths: Maths,
+    tiles: Tiles,
+    ranges: Ranges,
+    launch: Launch,
+    sink: Sink,
+    dense: DenseView | None,
 ) -> HopperView:
     """The view of the kernels for sm_90; nothing where the plan has none.
 
@@ -30,11 +36,12 @@ def make_hopper(
     hopper = scope.plan.backend.hopper
     if hopper is None:
         return HopperView(None)
-    rows = row_blocks(scope)
-    local = _LOCAL.union(*(block.defines for block in rows))
-    wanted = (*tiles.forward_near.context, *(u for block in rows for u in block.uses))
-    wanted += ("kept_scale",) if scope.ir.dropout is not None else ()
-    wanted += ("sink",) if scope.ir.sink is not None else ()
+    own = names_in((*tiles.program_near, *sink.sink_lines, sink.sink_text))
+    own |= {*tiles.forward_near.context, *(use for block in row_blocks(scope) for use in block.uses)}
+    own |= {"h"} if "h_kv" in own else set()
+    own |= {"kept_scale"} if scope.ir.dropout is not None else set()
+    fed_lines = lines_to(ranges.key_range.uses, tiles.program_near)
+    fed = {*ranges.key_range.uses, *names_in(fed_lines)}
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
     in_tiles = hopper.dense.load if hopper.dense else None
     loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
@@ -45,18 +52,23 @@ def make_hopper(
         context=tiles.forward_near,
         positions=tiles.positions,
         dense=dense,
-        own=tuple(n for n in dict.fromkeys(wanted) if n not in local),
+        own=tuple(n for n in launch.kernel_arguments if n in own),
+        place=tuple(line for name, line in _PLACE.items() if name in own),
+        reads_head=bool({"b", "h", "head"} & own),
+        reads_h_kv="h_kv" in own,
+        fed=tuple(n for n in launch.kernel_arguments if n in fed),
+        fed_lines=fed_lines,
         keep=maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys,
         reads_by_key=reads_by_key,
         searches=searches if any("hopper_search(" in line for line in searches) else (),
-        tiles=tuple((width, _tile_text(tile, dense)) for width, tile in hopper.tiles.items()),
+        tiles=tuple((width, _tile_text(tile, width)) for width, tile in hopper.tiles.items()),
         filled=tuple(FILLED.items()),
     )
     return HopperView(forward)
 
 
-def _tile_text(tile: HopperTile | None, dense: DenseView | None) -> str:
+def _tile_text(tile: HopperTile | None, width: int) -> str:
     """A row of the table, as the launcher takes it apart."""
     if tile is None:
         return "None"
-    return repr(astuple(tile) if dense is not None else astuple(tile)[:-1])
+    return repr(launcher_row(tile, width))

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
 
 from attngen.analysis.interval import intervals, is_positive
+from attngen.emit.reads import lines_to, names_in
 from attngen.emit.scope import Scope
 from attngen.emit.view import (
     DenseView,
@@ -42,12 +42,12 @@ def make_hopper_backward(
         return HopperBackwardView(None)
     queries, by_head = ranges.query_range, ranges.query_range.is_by_head
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in queries.lines)
-    fed_lines = _lines_to(queries.uses, tiles.program_near) if by_head else ()
-    read = {*queries.uses, *_names(fed_lines)}
+    fed_lines = lines_to(queries.uses, tiles.program_near) if by_head else ()
+    read = {*queries.uses, *names_in(fed_lines)}
     read |= {"k_len"} if {"k_last", "whole"} & read else set()
     factors = " ".join((_seed(scope), scope.uniform(scope.plan.logits.factor)))
     dropout = ("Seed", "kept_scale") if scope.ir.dropout is not None else ()
-    wanted = {*tiles.dkdv_near.context, *_names(tiles.program_near), *_names([factors]), *dropout}
+    wanted = {*tiles.dkdv_near.context, *names_in(tiles.program_near), *names_in([factors]), *dropout}
     wanted |= {SCALE.value if scope.ir.scale is not ONE else "", *(queries.uses if by_head else ())}
     backward = HopperBackward(
         gradient=maths.gradient.call,
@@ -64,21 +64,6 @@ def make_hopper_backward(
         own=tuple(n for n in launch.kernel_arguments if n in wanted),
     )
     return HopperBackwardView(backward)
-
-
-def _lines_to(names: Iterable[str], lines: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``lines``, which are assignments, that lead to ``names``."""
-    needed, kept = set(names), []
-    for line in reversed(lines):
-        target, _, value = line.partition(" = ")
-        if target in needed:
-            kept.append(line)
-            needed |= _names([value])
-    return tuple(reversed(kept))
-
-
-def _names(texts: Iterable[str]) -> set[str]:
-    return {name for text in texts for name in re.findall(r"(?<![.\w])[A-Za-z_]\w*", text)}
 
 
 def _seed(scope: Scope) -> str:

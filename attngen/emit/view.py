@@ -68,7 +68,7 @@ class Context:
     @property
     def packed(self) -> str:
         """The items of the tuple, as the kernel makes it and the loop takes it apart."""
-        return ", ".join(self.context) + ("," if len(self.context) == 1 else "")
+        return _items(self.context)
 
     @property
     def unpacked(self) -> str:
@@ -722,10 +722,12 @@ class HopperForward:
     """The forward for sm_90.
 
     ``logits`` is the call that gives a tile's, ``context`` what its loop takes, ``positions`` which of q, k
-    and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the values that a consumer
-    takes from its kernel, ``keep`` says which scores of a masked tile count, ``searches`` are the lines of
-    ``key_range`` where they search a row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an
-    input depends on the key, and so must stay inside the sequence.
+    and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the arguments that a consumer
+    takes, ``place`` are lines that give batch and head of a tile, as far as others read them; the producer
+    takes ``fed``, and computes ``fed_lines`` of them, to find where tiles lie. ``keep``
+    says which scores of a masked tile count, ``searches`` are the lines of ``key_range`` where they search a
+    row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so
+    must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head.
     """
 
     logits: str
@@ -733,6 +735,11 @@ class HopperForward:
     positions: tuple[str, ...]
     dense: DenseView | None
     own: tuple[str, ...]
+    place: tuple[str, ...]
+    reads_head: bool
+    reads_h_kv: bool
+    fed: tuple[str, ...]
+    fed_lines: tuple[str, ...]
     keep: str
     searches: tuple[str, ...]
     reads_by_key: bool
@@ -741,8 +748,13 @@ class HopperForward:
 
     @property
     def packed(self) -> str:
-        """The items of the tuple of its own values."""
-        return ", ".join(self.own) + ("," if len(self.own) == 1 else "")
+        """The items of the tuple of its own arguments."""
+        return _items(self.own)
+
+    @property
+    def packed_fed(self) -> str:
+        """The items of the tuple of the producer's."""
+        return _items(self.fed)
 
 
 @dataclass(frozen=True)
@@ -837,3 +849,8 @@ class View(
     def asks_k_last(self) -> bool:
         """Whether a tile of keys needs to know its last."""
         return "k_last" in (*self.query_range.uses, *self.of_queries.uses)
+
+
+def _items(names: tuple[str, ...]) -> str:
+    """The items of a tuple, as it is made and taken apart."""
+    return ", ".join(names) + ("," if len(names) == 1 else "")

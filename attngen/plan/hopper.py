@@ -15,15 +15,17 @@ whose ends are known ahead: a variant that needs more has Triton's kernels alone
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from attngen.ir.nodes import AttentionIR
 from attngen.plan.base2 import Logits
 from attngen.plan.cost_class import dense_in_tiles, gluon_classes, reads_by_score
 from attngen.plan.dense import Dense
 from attngen.plan.loops import Loops
+from attngen.plan.shared_memory import gluon_bytes
 from attngen.plan.table import TileTable, holds
 from attngen.plan.tile import HopperTile
+from attngen.plan.tiles import TARGETS
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,18 @@ def choose_backend(
     # Wide heads compute a score's lines three times, where Triton's kernels do it twice.
     hopper = Hopper(_gaining(tiles, classes, table), dense, wide and "heavy" not in classes)
     return Backend("hopper", f"auto takes what was measured to gain; {others}", hopper)
+
+
+def launcher_row(tile: HopperTile, head_dim: int) -> tuple[int | bool, ...]:
+    """The tile as a module's launcher takes it apart, with what follows from it.
+
+    Where there is room for it, a tile's output has a place of its own: then the queries of the next tile come
+    before it has left.
+    """
+    *sizes, dense = astuple(tile)
+    output = tile.programs * tile.parts * 64 * 2 * max(64, head_dim)
+    is_apart = gluon_bytes(tile, head_dim) + output <= TARGETS["sm_90"].shared
+    return (*sizes, is_apart, dense) if dense else (*sizes, is_apart)
 
 
 def _tiles(classes: Sequence[str], table: TileTable, has_dense: bool) -> dict[int, HopperTile]:

@@ -42,7 +42,8 @@ def gluon_candidates(
 
 def _gluon_grid(current: HopperTile) -> Iterator[HopperTile]:
     for parts, block_n, stages, programs in product((1, 2, 3), (32, 64, 128), (2, 3, 4), (1, 2)):
-        registers = consumer_registers(parts, programs)
+        is_alike = (parts, programs) == (current.parts, current.programs)
+        registers = current.registers if is_alike else consumer_registers(parts, programs)
         if registers < _LEAST_REGISTERS:
             continue
         for turns, late in product((False, True), repeat=2):
@@ -54,7 +55,7 @@ def _gluon_grid(current: HopperTile) -> Iterator[HopperTile]:
 def consumer_registers(parts: int, programs: int) -> int:
     """The most registers for a consumer's thread, where ``programs`` share a multiprocessor's.
 
-    A launch gives all ``parts`` + 1 warpgroups the same; the producer keeps 24.
+    A launch gives all ``parts`` + 1 warpgroups the same; the producer keeps at least 24.
     """
     at_launch = _REGISTERS // programs // (128 * (parts + 1)) // 8 * 8
     return min(240, (at_launch * (parts + 1) - 24) // parts // 8 * 8)

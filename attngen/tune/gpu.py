@@ -22,6 +22,7 @@ from attngen.bench.measure import relative_errors, short
 from attngen.bench.peers import Case, make_case, variant_of
 from attngen.bench.rows import Shape, kept_scores
 from attngen.bench.timing import clock_of, race
+from attngen.plan.hopper import launcher_row
 from attngen.plan.table import KERNELS
 from attngen.plan.tile import HopperTile, Tile
 from attngen.tune.search import Search
@@ -112,7 +113,7 @@ def _tile_in(module: ModuleType, search: Search, tile: Tile | HopperTile, case: 
     limit = next(limit for limit in rows if search.width <= limit)
     before = rows[limit]
     if isinstance(tile, HopperTile):
-        rows[limit] = astuple(tile)
+        rows[limit] = launcher_row(tile, limit)
     else:
         at = KERNELS.index(search.key[2])
         rows[limit] = (*before[:at], astuple(tile), *before[at + 1 :])
