@@ -614,6 +614,7 @@ def attend_tiles(
     for i in range(first, end):
         slot, before = i % STAGES, (i - 1) % STAGES
         mbarrier.wait(k_ready.index(slot), (i // STAGES) & 1)
+        n = noted(firsts, slot)  # before the products, so that what follows from it is computed under them
         if TURNS:
             await_turn(PART)
         dot = scores_of(queries, keys.index(slot))
@@ -626,7 +627,6 @@ def attend_tiles(
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
             dot = warpgroup_mma_wait(1, [dot])
-        n = noted(firsts, slot)
         mbarrier.arrive(k_free.index(slot))
 
         new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED, FAST_TANH)
@@ -689,13 +689,13 @@ def consumer(
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
+        n = noted(firsts, slot)
         if TURNS:
             await_turn(PART)
         dot = scores_of(queries, keys.index(slot))
         if TURNS:
             give_turn((PART + 1) % PARTS)
         dot = warpgroup_mma_wait(0, [dot])
-        n = noted(firsts, slot)
         mbarrier.arrive(k_free.index(slot))
         whole = noted(notes, 4)
         if whole > 0:
@@ -2541,7 +2541,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_89b660d6d626_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_a91508e0ec21_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
