@@ -179,7 +179,7 @@ def test_a_large_spec_is_written_quickly_in_short_lines(name: str) -> None:
     plan = compile_spec(Source(f"variant x\n{LARGE[name]}\n", "x")).plan
     start = time.process_time()
     text = render(make_view(plan, template_texts()))
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 6
     compile(text, "x", "exec")  # Python's parser has bounds of its own
     computed = [
         n.lineno for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Assign) and is_maths(n.value)
