@@ -31,12 +31,12 @@ class Variant:
 
     q (B,H,Sq,D), k (B,Hkv,Sk,D), v (B,Hkv,Sk,Dv) in float16, bfloat16 or float32; the result is out
     (B,H,Sq,Dv), or ``(out, lse)`` with ``return_lse=True``: lse (B,H,Sq) is float32, the natural log-sum-exp.
-    ``layout="bshd"`` swaps H and S of q, k, v and out. In memory out lies as q does: heads split off as views
-    are merged by a view. ``seed`` fixes the dropout mask. CUDA tensors run the emitted kernels; CPU tensors
-    run them in Triton's interpreter where TRITON_INTERPRET=1 was set before Python started, and otherwise the
-    same maths in PyTorch, in blocks of rows. Wrong arguments raise TypeError or ValueError and name what was
-    expected. With ATTNGEN_DEBUG=1 in the environment when the variant is built, every call also looks whether
-    inputs declared ``sorted`` are.
+    ``layout="bshd"`` swaps H and S of q, k, v and out. In memory out has the heads inside the rows where q
+    has, so that heads split off as views are merged by a view, and outside them elsewhere. ``seed`` fixes the
+    dropout mask. CUDA tensors run the emitted kernels; CPU tensors run them in Triton's interpreter where
+    TRITON_INTERPRET=1 was set before Python started, and otherwise the same maths in PyTorch, in blocks of
+    rows. Wrong arguments raise TypeError or ValueError and name what was expected. With ATTNGEN_DEBUG=1 in
+    the environment when the variant is built, every call also looks whether inputs declared ``sorted`` are.
 
     Inside torch.autocast it does what torch's own attention does: q, k and v, of whatever of the three dtypes
     each is, are computed in autocast's dtype, and so is out; lse stays float32. Float inputs are taken in the

@@ -175,7 +175,7 @@ def in_parallel(
 ) -> tuple[list[Any], int]:
     """What ``work`` returned for the cells begun before ``until``, and how many were left out.
 
-    A cell that has begun may take a minute more; then it counts as left out too.
+    A cell that has begun may take a minute more, and LONGEST in all; then it counts as left out too.
     """
     # Costly ones first, but what is drawn at random last: each of its examples compiles.
     ordered = sorted(cells, key=lambda cell: (len(cell.dtypes) > 1, -cell.cost))
@@ -184,7 +184,7 @@ def in_parallel(
     found = []
     for (cell, _), result in crew.results(jobs, until, grace=60):
         if result is None:
-            print(f"lost its process: {cell}", flush=True)
+            print(f"lost: its process died, or it took too long: {cell}", flush=True)
         else:
             found.append(result)
     return found, len(cells) - len(found)
@@ -192,7 +192,10 @@ def in_parallel(
 
 def answer(work: Callable[[Cell, str], Any], job: tuple[Cell, str]) -> tuple[Any, bool]:
     """What ``work`` makes of a cell, and whether the process can go on."""
-    return work(*job), job[1] == "cpu" or cuda_goes_on()
+    if job[1] == "cpu":
+        return work(*job), True
+    torch.cuda.set_device(job[1])  # which is the one to be synchronised with
+    return work(*job), cuda_goes_on()
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -26,14 +26,15 @@ from attngen.bench.inputs import plausible_inputs, plausible_params
 from attngen.testing.reach import small_tiles
 
 NAMES = ("causal", "gemma2_local", "packed_documents", "relative_table", "gpt_oss", "dropped", "dense_bias")
-LENGTHS = ((1, 1), (70, 133), (300, 257))
+# Heads and lengths; of the last, an H200 takes fewer tiles of queries at once than there are.
+SIZES = ((2, 1, 1), (2, 70, 133), (2, 300, 257), (48, 420, 257))
 
 
-def call(name: str, head_dim: int, q_len: int, k_len: int, deterministic: bool) -> None:
+def call(name: str, head_dim: int, heads: int, q_len: int, k_len: int, deterministic: bool) -> None:
     variant = attngen.load(name)
     q, k, v = (
-        torch.randn(1, heads, length, head_dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-        for heads, length in ((2, q_len), (1, k_len), (1, k_len))
+        torch.randn(1, n, length, head_dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        for n, length in ((heads, q_len), (1, k_len), (1, k_len))
     )
     named = {**plausible_inputs(variant.ir, q, k, v), **plausible_params(variant.ir)}
     learned = [named[i.name].requires_grad_() for i in variant.ir.inputs if i.grad]
@@ -53,10 +54,10 @@ def main() -> None:
     parser.add_argument("--head-dim", type=int, default=64)
     options = parser.parse_args()
     for name in options.specs:
-        for lengths in LENGTHS:
+        for sizes in SIZES:
             for deterministic in (False, True):
-                call(name, options.head_dim, *lengths, deterministic)
-            print(f"{name} D{options.head_dim} {lengths[0]} x {lengths[1]}: ran", flush=True)
+                call(name, options.head_dim, *sizes, deterministic)
+            print(f"{name} D{options.head_dim} H{sizes[0]} {sizes[1]} x {sizes[2]}: ran", flush=True)
 
 
 if __name__ == "__main__":

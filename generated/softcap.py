@@ -427,7 +427,10 @@ def queries_at(number, tiles, at_once, q_len, PARTS: gl.constexpr, ROWS: gl.cons
 
 @gluon.jit
 def next_tile(Taken, tiles):
-    """The next tile that no program has taken yet, or at least ``tiles``. The last who asks clears Taken."""
+    """The next tile that no program has taken yet, or at least ``tiles``.
+
+    The last who asks clears Taken: the same launch can be repeated, as a tuner's clock does.
+    """
     number = gl.num_programs(0)
     if number < tiles:
         taken = gl.atomic_add(Taken, 1, sem="relaxed")
@@ -2541,11 +2544,11 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_a91508e0ec21_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_2a6d794c247d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
-    """An empty [batch, heads, rows, width] for x's batch and heads, with x's order of the two in memory."""
+    """An empty [batch, heads, rows, width] for x's batch and heads: heads inside rows where x has them so."""
     batch, heads = x.shape[:2]
     if 0 < x.stride(1) < x.stride(2):
         return x.new_empty(batch, rows, heads, width).transpose(1, 2)

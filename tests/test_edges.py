@@ -260,7 +260,7 @@ def test_numpys_numbers_are_numbers() -> None:
 
 
 NAMES = [
-    "dout", "dlse", "d_out", "d_lse", "out", "lse", "parts", "bshd", "ctx", "tensors", "own", "wanted",
+    "dout", "dlse", "d_out", "d_lse", "out", "lse", "parts", "ctx", "tensors", "own", "wanted",
     "needs_q", "needs_kv", "nothing", "grads", "result", "torch", "numbers", "self", "cls", "args",
     "kwargs", "inputs", "params", "func", "op", "schema", "default", "alias", "device", "Tensor", "Scalar",
     "nan", "inf", "None", "number", "string", "Any", "Optional", "List", "Dict", "Tuple", "Future", "Union",

@@ -29,8 +29,11 @@ class TemplateCache(FileSystemBytecodeCache):
         super().__init__(str(own if folder is None else folder), f"jinja-{digest}-%s.cache")
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        with contextlib.suppress(OSError):
+        """Take it from the cache. A file that was cut, or that cannot be read, counts as none."""
+        try:
             super().load_bytecode(bucket)
+        except Exception:  # pickle and marshal have many
+            bucket.reset()
 
     def dump_bytecode(self, bucket: Bucket) -> None:
         """Write it, or leave it: a template that is compiled again is no failure."""

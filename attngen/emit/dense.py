@@ -27,11 +27,10 @@ class _Words:
         """Dimensions of size 1 before its own."""
         return _RANK - len(self.dense.input.dims)
 
-    @property
-    def place(self) -> str:
+    def place_in(self, tensor: str) -> str:
         """The indices of what is not query and key; a dimension of size 1 broadcasts."""
         words = [*("0",) * self.padding, *(str(i.value) for i in self.dense.load.args[:-2])]
-        texts = (w if w == "0" else f"gl.minimum({w}, Dense.shape[{n}] - 1)" for n, w in enumerate(words))
+        texts = (w if w == "0" else f"gl.minimum({w}, {tensor}.shape[{n}] - 1)" for n, w in enumerate(words))
         return ", ".join(texts)
 
     @property
@@ -52,7 +51,8 @@ def make_dense(scope: Scope, maths: Maths) -> tuple[DenseView | None, Maths]:
         tile=scope.names.part(dense.load),
         input=scope.names.own(dense.input.name),
         functions=tuple(f for f in made.functions if f not in maths.functions),
-        place=words.place,
+        place=words.place_in("Dense"),
+        gradient_place=words.place_in("DDense"),
         is_shared=words.is_shared,
     )
     return view, made

@@ -7,9 +7,7 @@ score = score - slopes[h] * abs(dist)   ->   context ("slopes_h", ...) of the lo
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
+from attngen.emit.reads import names_in
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
 from attngen.emit.view import HopperWide, HopperWideView, Maths, Ranges, Tiles
@@ -25,11 +23,11 @@ def make_hopper_wide(scope: Scope, maths: Maths, tiles: Tiles, ranges: Ranges) -
         return HopperWideView(None)
     rows = row_blocks(scope)
     local = _LOCAL.union(*(block.defines for block in rows))
-    wanted = (*tiles.deltas.context, *(u for b in rows for u in b.uses), *_names([maths.scale_after]))
+    wanted = (
+        *tiles.deltas.context,
+        *(u for b in rows for u in b.uses),
+        *sorted(names_in([maths.scale_after])),
+    )
     own = tuple(n for n in dict.fromkeys(wanted) if n not in local)
-    of_keys = {*_names(tiles.program_near), *tiles.dkdv_near.context, *ranges.query_range.uses}
+    of_keys = {*names_in(tiles.program_near), *tiles.dkdv_near.context, *ranges.query_range.uses}
     return HopperWideView(HopperWide(tiles.deltas.context, own, bool({"h", "head"} & of_keys)))
-
-
-def _names(texts: Iterable[str]) -> list[str]:
-    return [name for text in texts for name in re.findall(r"(?<![.\w])[A-Za-z_]\w*", text)]

@@ -701,14 +701,16 @@ class Call:
 class DenseView:
     """An input that comes in tiles: ``tile`` names the numbers of one tile of scores, ``input`` the tensor.
 
-    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key, and
-    ``is_shared`` says whether all of the batch read the same tiles.
+    ``functions`` are the maths that takes the tile; ``place`` has the indices beside query and key,
+    ``gradient_place`` those in its gradient, and ``is_shared`` says whether all of the batch read the same
+    tiles.
     """
 
     tile: str
     input: str
     functions: tuple[Function, ...]
     place: str
+    gradient_place: str
     is_shared: str
 
     @property

@@ -86,8 +86,7 @@ def launcher_row(tile: HopperTile, head_dim: int) -> tuple[int | bool, ...]:
     before it has left.
     """
     *sizes, dense = astuple(tile)
-    output = tile.programs * tile.parts * 64 * 2 * max(64, head_dim)
-    is_apart = gluon_bytes(tile, head_dim) + output <= TARGETS["sm_90"].shared
+    is_apart = gluon_bytes(tile, head_dim, has_output=True) <= TARGETS["sm_90"].shared
     return (*sizes, is_apart, dense) if dense else (*sizes, is_apart)
 
 

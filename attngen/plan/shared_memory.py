@@ -62,12 +62,16 @@ def shrunk(kernel: str, tile: Tile, fits: Callable[[Tile], bool]) -> Tile:
     return tile
 
 
-def gluon_bytes(tile: HopperTile, head_dim: int) -> int:
-    """Bytes that the programs of a multiprocessor need together, for the forward for sm_90."""
+def gluon_bytes(tile: HopperTile, head_dim: int, has_output: bool = False) -> int:
+    """Bytes that the programs of a multiprocessor need together, for the forward for sm_90.
+
+    ``has_output``: the output does not come where the queries were, but has a place of its own.
+    """
     width = max(64, _padded(head_dim))
     queries, keys = 64 * tile.parts, 2 * tile.block_n
     dense = 4 * tile.dense * queries * tile.block_n
-    return tile.programs * (2 * width * (queries + tile.stages * keys) + dense + _MARKS)
+    rows = queries * (2 if has_output else 1) + tile.stages * keys
+    return tile.programs * (2 * width * rows + dense + _MARKS)
 
 
 def _padded(width: int) -> int:

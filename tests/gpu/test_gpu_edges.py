@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import attngen
+from attngen.testing.reach import small_tiles
 from attngen.variant import Variant
 
 LEARNED = "input table: float32[heads, 8] grad\nscore = score + table[h, clamp(dist, 0, 7)]\nmask = causal"
@@ -188,6 +189,43 @@ def test_a_captured_graph_replays_forward_and_backward_with_new_contents(name: s
         found = [t.detach().clone() for t in captured]
         want = step()
         assert torch.equal(found[0], want[0]) and alike(found, want)
+
+
+def many_tiles(seed: int) -> Tensors:
+    """More tiles of queries than the card takes at once, so that programs take several."""
+    return tensors(batch=2, heads=48, kv_heads=4, q_len=420, k_len=650, head_dim=128, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["causal", "packed_documents"])
+def test_where_programs_take_several_tiles_a_graph_replays_and_streams_run_beside_each_other(
+    name: str,
+) -> None:
+    variant, x, y = attngen.load(name), many_tiles(0), many_tiles(1)
+    named = keywords(variant, x)
+    with torch.no_grad(), small_tiles(variant):  # the forward for sm_90, however short the call
+        want = [variant(z.q, z.k, z.v, **named) for z in (x, y)]
+        assert all(isinstance(out, Tensor) for out in want)
+        streams = [torch.cuda.Stream() for _ in range(2)]
+        for stream in streams:
+            stream.wait_stream(torch.cuda.current_stream())
+        found: list[list[Tensor]] = [[], []]
+        for _ in range(5):
+            for z, stream, outs in zip((x, y), streams, found, strict=True):
+                with torch.cuda.stream(stream):
+                    outs.append(variant(z.q, z.k, z.v, **named))
+        torch.cuda.synchronize()
+        for outs, expected in zip(found, want, strict=True):
+            assert all(torch.equal(out, expected) for out in outs)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = variant(x.q, x.k, x.v, **named)
+        first = many_tiles(0)
+        for source, expected in ((y, want[1]), (first, want[0]), (y, want[1])):
+            for t, fresh in zip((x.q, x.k, x.v), (source.q, source.k, source.v), strict=True):
+                t.copy_(fresh)
+            graph.replay()
+            torch.cuda.synchronize()
+            assert torch.equal(out, expected)
 
 
 def test_a_captured_graph_draws_other_dropout_at_each_replay() -> None:
