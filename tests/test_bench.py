@@ -292,6 +292,20 @@ def test_a_result_that_is_not_a_number_does_not_agree() -> None:
     assert not result.agrees
 
 
+def test_a_row_whose_kernel_did_not_run_is_not_called_wrong_but_does_not_pass() -> None:
+    shape = Shape("tiny", 1, 2, 20, 16)
+    peers = [peer("attngen", broken), peer("good", reference_call)]
+    for check in (True, False):
+        result = measure(
+            ROWS["causal"], shape, peers, dtype=torch.float32, device=CPU, race=fixed_race, check=check
+        )
+        assert not result.is_compared and not result.is_sound(check)
+        assert result.as_dict()["agrees"] is None
+        assert "not compared" in checks_table([result]) and "NO" not in checks_table([result])
+    assert measured(peer("good", reference_call)).is_sound()
+    assert not measured(peer("off", scaled(1.05))).is_sound()
+
+
 def test_only_forward_and_backward_work_of_kept_scores_is_counted() -> None:
     result = measured()
     assert result.scores == 2 * 20 * 21 // 2

@@ -11,12 +11,16 @@ from attngen.bench.session import Settings, Trouble
 from attngen.bench.table import checks_table, peers_table, preparation_table, reasons
 
 
+_DRY_RUN = ("A dry run: attngen's kernels run in Triton's interpreter, so its times say nothing.", "")
+
+
 def markdown(settings: Settings, found: Sequence[RowResult], troubles: Sequence[Trouble]) -> str:
     """The tables of each shape: times and rates, memory and preparation, errors; then what did not run."""
     dtype = str(settings.dtype).removeprefix("torch.")
     text = [
         f"{one_line(machine())}; {dtype}",
         "",
+        *(_DRY_RUN if settings.device.type == "cpu" else ()),
         "Milliseconds (TFLOP/s over unmasked scores); the last columns say how many times faster attngen is.",
         "",
     ]
