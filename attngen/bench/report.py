@@ -10,7 +10,6 @@ from attngen.bench.measure import RowResult
 from attngen.bench.session import Settings, Trouble
 from attngen.bench.table import checks_table, peers_table, preparation_table, reasons
 
-
 _DRY_RUN = ("A dry run: attngen's kernels run in Triton's interpreter, so its times say nothing.", "")
 
 
