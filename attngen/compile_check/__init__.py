@@ -58,7 +58,7 @@ def check(
     head_dims: Sequence[int],
     dtypes: Sequence[str] = ("bfloat16",),
 ) -> list[Row]:
-    """Compile the forward, delta, dK/dV and dQ kernels as the emitted launcher would launch them: Gluon's, and
+    """Compile the forward, delta, dK/dV and dQ kernels as the emitted launcher would launch them: Gluon's and
     Triton's that calls which those do not take (unaligned, expanded, short) run instead.
 
     ``targets`` are keys of ``plan.tiles.TARGETS``, ``dtypes`` those of q, k and v. Needs no GPU.
