@@ -517,6 +517,20 @@ def test_test_passes_for_a_right_kernel() -> None:
     assert "causal" in result.stdout
 
 
+def test_a_plan_begins_with_what_was_decided_and_keeps_every_line_under_its_heading(run: Run) -> None:
+    # A derivative that shares terms is printed as lets and an expression.
+    long = "score = score + " + " * ".join(f"tanh(score * {n}.0 + sin(float(q)))" for n in range(2, 9))
+    Path("long.attn").write_text(f"variant long\n{long}\n")
+    text = run("show", "long.attn", "--stage", "plan").out
+    summary, tree = text.split("\n\n")
+    assert [line.split(":")[0] for line in summary.split("\n")] == ["back end", "forward", "loops"]
+    head, *rest = tree.rstrip("\n").split("\n")
+    assert head == "Plan" and all(line.startswith("  ") for line in rest)
+    assert any(line.startswith("      let ") for line in rest)
+    headings = [line.strip().split(":")[0] for line in rest if re.match(r"  \w", line)]
+    assert headings[-2:] == ["tiles", "backend"] and "key_loops" in headings
+
+
 def test_a_bench_on_a_cpu_runs_the_kernels_in_the_interpreter() -> None:
     # Without TRITON_INTERPRET in the environment, as above; else PyTorch would be held against itself.
     script = (
