@@ -34,10 +34,23 @@ def markdown(settings: Settings, found: Sequence[RowResult], troubles: Sequence[
         if settings.check:
             text += ["Largest relative error (out, gradients) against:", "", checks_table(here), ""]
     known = {peer.refuses(row) for peer in settings.peers for row in settings.rows}
-    failures = [*reasons(found, but=sorted(known)), *map(str, troubles)]
+    failures = [*reasons(found, but=sorted(known)), *map(str, troubles), *_refusals(settings)]
     if failures:
         text += ["Did not run:", "", *(f"- {line}" for line in failures), ""]
     return "\n".join(text)
+
+
+def _refusals(settings: Settings) -> list[str]:
+    """What some peers cannot express, a line for each reason and the variants that it holds for."""
+    refused: dict[tuple[str, str], list[str]] = {}
+    for peer in settings.peers:
+        for row in settings.rows:
+            if reason := peer.refuses(row):
+                refused.setdefault((peer.title, reason), []).append(row.title)
+    lines: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (title, reason), rows in refused.items():
+        lines.setdefault((reason, tuple(rows)), []).append(title)
+    return [f"{', '.join(titles)}: {reason}: {', '.join(rows)}" for (reason, rows), titles in lines.items()]
 
 
 def record(settings: Settings, found: Sequence[RowResult], troubles: Sequence[Trouble]) -> dict[str, Any]:
