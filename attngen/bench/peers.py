@@ -168,7 +168,8 @@ def _flex(case: Case) -> Attention:
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # One more logit in a row's sum takes the same part of all its weights.
         out, aux = attend(q, k, v, **given, return_aux=AuxRequest(lse=True))
-        return out * torch.sigmoid(aux.lse[..., None] - sink(b, h, i)).to(out.dtype)
+        without: Tensor = out
+        return without * torch.sigmoid(aux.lse[..., None] - sink(b, h, i)).to(without.dtype)
 
     return call
 
