@@ -58,7 +58,6 @@ test-gpu: $(READY)
 
 gallery: $(READY)
 	$(PY) -m attngen build $(GALLERY) -o generated
-	$(PY) -m ruff format generated
 
 gallery-check: $(READY)
 	$(PY) -m pytest -q tests/test_gallery.py

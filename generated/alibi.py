@@ -2474,7 +2474,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_7a2220fbd94e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_0783a27ad09a_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2562,16 +2562,7 @@ def gradients_of(ctx, call, saved, d_out, d_lse):
         d_out = torch.zeros_like(out)
     needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
     given = (
-        *tensors,
-        *ctx.scalars,
-        ctx.deterministic,
-        out,
-        lse,
-        parts,
-        d_out,
-        d_lse,
-        needs_q,
-        needs_k or needs_v,
+        *tensors, *ctx.scalars, ctx.deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_k or needs_v
     )
     dq, dk, dv = call.backward(*given) if call else backward_operator(*given)
     wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)

@@ -103,16 +103,7 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
 
 # Another value of these is no reason to compile a kernel again.
 RUN_TIME_VALUES = [
-    "heads",
-    "kv_heads",
-    "q_len",
-    "k_len",
-    "tiles",
-    "at_once",
-    "padded",
-    "threshold",
-    "kept_scale",
-    "scale",
+    "heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "padded", "threshold", "kept_scale", "scale"
 ]
 
 
@@ -2604,7 +2595,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_8222eb59c8eb_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_79e389144163_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2695,16 +2686,7 @@ def gradients_of(ctx, call, saved, d_out, d_lse):
         d_out = torch.zeros_like(out)
     needs_q, needs_k, needs_v = ctx.needs_input_grad[:3]
     given = (
-        *tensors,
-        *ctx.scalars,
-        ctx.deterministic,
-        out,
-        lse,
-        parts,
-        d_out,
-        d_lse,
-        needs_q,
-        needs_k or needs_v,
+        *tensors, *ctx.scalars, ctx.deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_k or needs_v
     )
     dq, dk, dv = call.backward(*given) if call else backward_operator(*given)
     wanted = (dq if needs_q else None, dk if needs_k else None, dv if needs_v else None)
@@ -3119,11 +3101,8 @@ class Call:
 def known_call(q, k, v, inputs, params, layout):
     """The Call of this likeness, whose first passes the checks; None where torch's operators have to run."""
     tensors = (q, k, v, *inputs)
-    if (
-        not is_plain(*tensors)
-        or type(layout) is not str
-        or not all(type(value) in (float, int, bool) for value in params)
-    ):
+    are_numbers = all(type(value) in (float, int, bool) for value in params)
+    if not is_plain(*tensors) or type(layout) is not str or not are_numbers:
         return None
     key = likeness(tensors, layout, params)
     call = CALLS.get(key)

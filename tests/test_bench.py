@@ -29,7 +29,9 @@ from attngen.bench.formulas import FORMULAS
 from attngen.bench.inputs import other_params, plausible_inputs, plausible_params
 from attngen.bench.measure import RowResult, against_reference, measure, run, short
 from attngen.bench.peers import PEERS, Attention, Case, Peer, make_case, variant_of
+from attngen.bench.report import markdown
 from attngen.bench.rows import ROWS, SHAPES, Row, Shape, forward_work, kept_scores, parse_shape
+from attngen.bench.session import Settings
 from attngen.bench.suite import row_of
 from attngen.bench.table import checks_table, columns, peers_table, preparation_table, reasons
 from attngen.bench.timing import Call, Race, race
@@ -127,6 +129,45 @@ def test_sdpa_computes_the_same_as_the_spec(name: str) -> None:
     want, got = (run(prepare(case), case) for prepare in (reference_call, PEERS["fa2"].prepare))
     for tensor in want:
         torch.testing.assert_close(got[tensor], want[tensor], atol=1e-4, rtol=1e-3)
+
+
+WITH_SINK = """variant query_temp
+input temp: float32[batch, heads, q_len] grad
+input sinks: float32[heads] grad
+score = score / exp(temp[b, h, q])
+mask = causal
+sink = {sink}
+"""
+
+
+@pytest.mark.parametrize("sink", ["sinks[h]", "0.5", "2.0 * sinks[h] - 0.5"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_peers_run_a_users_spec_with_a_sink_as_its_reference(sink: str, tmp_path: Path) -> None:
+    (tmp_path / "x.attn").write_text(WITH_SINK.format(sink=sink))
+    row = row_of(str(tmp_path / "x.attn"), {})
+    assert not PEERS["standard"].refuses(row) and not PEERS["flex"].refuses(row)
+    assert PEERS["cudnn"].refuses(row)
+    case = make_case(row, Shape("small", 2, 4, 70, 16, 2), torch.float32, CPU)
+    calls = {name: PEERS[name].prepare(case) for name in ("standard", "flex")}
+    with torch.no_grad():
+        q, k, v = (x.detach() for x in (case.q, case.k, case.v))  # flex has no backward on a CPU
+        torch.testing.assert_close(
+            calls["flex"](q, k, v), reference_call(case)(q, k, v), atol=1e-4, rtol=1e-3
+        )
+    if "sinks" in sink:
+        want, got = (run(call, case) for call in (reference_call(case), calls["standard"]))
+        assert "dsinks" in want
+        for tensor in want:
+            torch.testing.assert_close(got[tensor], want[tensor], atol=1e-4, rtol=1e-3)
+
+
+def test_a_report_says_what_a_peer_cannot_express() -> None:
+    rows = (ROWS["softcap"], ROWS["alibi"])
+    peers = tuple(PEERS[name] for name in ("attngen", "cudnn", "fa2"))
+    settings = Settings(rows, (SHAPES["d64"],), peers, torch.float16, CPU)
+    assert markdown(settings, [], []).endswith(
+        "- SDPA cuDNN, SDPA FA2: takes no score or mask function: softcap 50, causal, ALiBi, causal\n"
+    )
 
 
 def test_a_block_mask_spans_the_batch_where_its_formula_reads_the_batch() -> None:
@@ -290,6 +331,20 @@ def test_a_result_that_differs_is_seen() -> None:
 def test_a_result_that_is_not_a_number_does_not_agree() -> None:
     result = measured(peer("nan", scaled(float("nan"))))
     assert not result.agrees
+
+
+def test_a_row_whose_kernel_did_not_run_is_not_called_wrong_but_does_not_pass() -> None:
+    shape = Shape("tiny", 1, 2, 20, 16)
+    peers = [peer("attngen", broken), peer("good", reference_call)]
+    for check in (True, False):
+        result = measure(
+            ROWS["causal"], shape, peers, dtype=torch.float32, device=CPU, race=fixed_race, check=check
+        )
+        assert not result.is_compared and not result.is_sound(check)
+        assert result.as_dict()["agrees"] is None
+        assert "not compared" in checks_table([result]) and "NO" not in checks_table([result])
+    assert measured(peer("good", reference_call)).is_sound()
+    assert not measured(peer("off", scaled(1.05))).is_sound()
 
 
 def test_only_forward_and_backward_work_of_kept_scores_is_counted() -> None:

@@ -271,7 +271,8 @@ def test_build_refuses_two_specs_of_one_name(run: Run) -> None:
 
 
 def test_build_check_fails_only_where_a_file_would_change(run: Run) -> None:
-    assert run("build", "causal", "-o", "out", "--check").status == 1
+    result = run("build", "causal", "-o", "out", "--check")
+    assert (result.status, result.err) == (1, "out/causal.py: would be written\n")
     assert not Path("out").exists()
     run("build", "causal", "-o", "out")
     assert run("build", "causal", "-o", "out", "--check").status == 0
@@ -455,9 +456,14 @@ def test_mask_without_matplotlib_says_what_to_install(run: Run, monkeypatch: pyt
 
 def attngen(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """``python -m attngen ARGS`` in a process of its own."""
+    return python("-m", "attngen", *args, **env)
+
+
+def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """``python ARGS`` in a process of its own."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, "-m", "attngen", *args],
+        [sys.executable, *args],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": paths, **env},
@@ -509,6 +515,42 @@ def test_test_passes_for_a_right_kernel() -> None:
     result = attngen("test", "causal", "--examples", "3", TRITON_INTERPRET="")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "causal" in result.stdout
+
+
+def test_a_plan_begins_with_what_was_decided_and_keeps_every_line_under_its_heading(run: Run) -> None:
+    # A derivative that shares terms is printed as lets and an expression.
+    long = "score = score + " + " * ".join(f"tanh(score * {n}.0 + sin(float(q)))" for n in range(2, 9))
+    Path("long.attn").write_text(f"variant long\n{long}\n")
+    text = run("show", "long.attn", "--stage", "plan").out
+    summary, tree = text.split("\n\n")
+    assert [line.split(":")[0] for line in summary.split("\n")] == ["back end", "forward", "loops"]
+    head, *rest = tree.rstrip("\n").split("\n")
+    assert head == "Plan" and all(line.startswith("  ") for line in rest)
+    assert any(line.startswith("      let ") for line in rest)
+    headings = [line.strip().split(":")[0] for line in rest if re.match(r"  \w", line)]
+    assert headings[-2:] == ["tiles", "backend"] and "key_loops" in headings
+
+
+def test_a_bench_on_a_cpu_runs_the_kernels_in_the_interpreter() -> None:
+    # Without TRITON_INTERPRET in the environment, as above; else PyTorch would be held against itself.
+    script = (
+        "from attngen.cli import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "    import triton; print('interpreted:', triton.knobs.runtime.interpret)\n"
+    )
+    arguments = ("bench", "causal", "--device", "cpu", "--shape", "B1,H1,S16,D16", "--peers", "standard")
+    result = python("-c", script, *arguments, "--budget", "0", TRITON_INTERPRET="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "interpreted: True" in result.stdout
+    assert "; float16" in result.stdout
+    assert re.search(r"\| causal  \| forward  \| +\d+\.\d+ ", result.stdout)
+
+
+def test_a_bench_in_bfloat16_on_a_cpu_is_refused_with_what_works(run: Run) -> None:
+    result = run("bench", "causal", "--device", "cpu", "--dtype", "bfloat16")
+    assert result.status == 2
+    assert "float16 (the default there) or float32" in " ".join(re.sub("[│╭╮╰╯─]", "", result.err).split())
 
 
 @pytest.mark.compiled

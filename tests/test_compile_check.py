@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from attngen import compile_check
 from attngen.compile_check import Row, check
-from attngen.compile_check.binary import source_of
-from attngen.compile_check.launches import launches
+from attngen.compile_check.binary import Binary, source_of
+from attngen.compile_check.launches import Launch, launches
 from attngen.compile_check.module import load
 from attngen.compile_check.usage import from_amdgcn, from_ptxas
 from attngen.errors import AttnGenError, BuildError
@@ -89,6 +91,36 @@ def test_a_zoo_spec_keeps_within_the_targets_limits(name: str, target: str) -> N
         assert "C7510" not in row.note, "the tensor cores wait for one another"
     if target == "sm_90":
         assert all(row.spills == 0 for row in rows)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("head_dim", [64, 256])
+def test_the_kernels_of_calls_that_gluon_does_not_take_are_launched_too(head_dim: int) -> None:
+    compilation = compile_spec(find_spec("causal"), backend="hopper")
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], head_dim, "bfloat16")
+    assert {x.kernel.__name__ for x in found if not x.kernel.is_gluon()} >= {f"{k}_kernel" for k in KERNELS}
+    assert [x.kernel.__name__ for x in found if x.kernel.is_gluon()].count("hopper_forward_kernel") == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "spills", "ok", "note"),
+    [
+        ("forward_kernel", 0, True, ""),
+        ("forward_kernel", 8, False, "8 bytes spilled, 0 allowed"),
+        ("hopper_forward_kernel", 512, True, "512 bytes spilled, 512 allowed"),
+        ("hopper_forward_kernel", 520, False, "520 bytes spilled, 512 allowed"),
+    ],
+)
+def test_how_much_a_kernel_may_spill_on_sm_90_is_said_beside_what_it_spills(
+    kernel: str, spills: int, ok: bool, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = Binary(registers=168, spills=spills, shared=1000, tensor_memory=0, warnings=())
+    monkeypatch.setattr(compile_check, "compile_launch", lambda launch, target: binary)
+    launch = Launch(SimpleNamespace(__name__=kernel), (), {})
+    row = compile_check._row(launch, TARGETS["sm_90"], 128, "bfloat16")
+    assert (row.ok, row.note) == (ok, note)
+    assert compile_check._row(launch, TARGETS["sm_90"], 136, "bfloat16").ok  # wide heads hold no such promise
+    assert compile_check._row(launch, TARGETS["sm_80"], 128, "bfloat16").ok
 
 
 @pytest.mark.compiled

@@ -14,16 +14,21 @@ from torch import Tensor
 
 Score = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 Mask = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Sink = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A row's functions, made from its inputs; None where there is nothing to say."""
+    """A row's functions, made from its inputs; None where there is nothing to say.
+
+    ``sink(b, h, q)`` is one more logit of each row.
+    """
 
     score: Callable[[Mapping[str, Tensor]], Score] | None = None
     mask: Callable[[Mapping[str, Tensor]], Mask] | None = None
     mask_reads_batch: bool = False
     mask_reads_heads: bool = False
+    sink: Callable[[Mapping[str, Tensor]], Sink] | None = None
 
 
 def _causal(inputs: Mapping[str, Tensor]) -> Mask:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attngen.bench.formulas import Formula, Mask, Score
+from attngen.bench.formulas import Formula, Mask, Score, Sink
 from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, leaves, mentions, postorder
 from attngen.ir.types import Scalar
 
@@ -128,11 +128,21 @@ def formula(ir: AttentionIR, params: Mapping[str, Scalar], sizes: Mapping[str, i
 
         return kept
 
+    def sink(inputs: Mapping[str, Tensor]) -> Sink:
+        assert ir.sink is not None
+        program = _Program(ir.sink, inputs, params, sizes)
+
+        def logit(b: Tensor, h: Tensor, q: Tensor) -> Tensor:
+            return program(None, b, h, q, torch.zeros_like(q))  # no sink reads a key
+
+        return logit
+
     return Formula(
         score=score if ir.score else None,
         mask=mask if ir.mask is not TRUE else None,
         mask_reads_batch=mentions(ir.mask, "b"),
         mask_reads_heads=mentions(ir.mask, "h", "h_kv"),
+        sink=None if ir.sink is None else sink,
     )
 
 
@@ -154,7 +164,10 @@ class _Program:
         for operation, operands in self.steps:
             values.append(operation(words, *[values[i] for i in operands]))
         result = values[-1]
-        return result if isinstance(result, Tensor) else torch.full_like(q + k, result, dtype=torch.bool)
+        if isinstance(result, Tensor):
+            return result
+        dtype = torch.bool if isinstance(result, bool) else torch.float32
+        return torch.full_like(q + k, result, dtype=dtype)
 
 
 def _operation(
@@ -221,13 +234,11 @@ def refusal(ir: AttentionIR) -> str:
 
 
 def beyond_softmax(ir: AttentionIR) -> str:
-    """Why a spec is no softmax of a score and a mask with one scale, or nothing."""
+    """Why a spec is no softmax of a score, a mask and a sink with one scale, or nothing."""
     if not ir.is_softmax:
         return f"no normalize = {ir.normalize.value}"
     if ir.weight is not None:
         return "no weight clause"
-    if ir.sink is not None:
-        return "no sink"
     if ir.has_products:
         return "no product of rows"
     if any(leaves(ir.scale, op=Op.LOAD)):

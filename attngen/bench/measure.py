@@ -84,11 +84,25 @@ class RowResult:
         return max(found, default=float("nan")) if not any(e != e for e in found) else float("nan")
 
     @property
+    def is_compared(self) -> bool:
+        """Whether attngen's results were held against anything: not where it did not run, or nobody asked."""
+        return bool(self.errors)
+
+    @property
     def agrees(self) -> bool:
-        return bool(self.errors) and self.worst_error < LIMIT
+        return self.is_compared and self.worst_error < LIMIT
+
+    def is_sound(self, check: bool = True) -> bool:
+        """Whether attngen's kernel ran and, where ``check`` asked for it, is right."""
+        own = self.outcomes.get("attngen")
+        return (self.agrees or not check) and (own is None or not own.reason)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "backward_flops": self.backward_flops, "agrees": self.agrees}
+        return {
+            **asdict(self),
+            "backward_flops": self.backward_flops,
+            "agrees": self.agrees if self.is_compared else None,
+        }
 
 
 def measure(

@@ -150,19 +150,28 @@ def _block_mask_that_fits(case: Case) -> Any:
 
 
 def _flex(case: Case) -> Attention:
-    from torch.nn.attention.flex_attention import flex_attention
+    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
     formula = formula_of(case)
     score = formula.score(case.inputs) if formula.score else None
     block_mask, scale = _block_mask_that_fits(case), _scale(case)
-    grouped = case.shape.group > 1
-    if case.q.device.type != "cuda":  # eager, for dry runs
-        return partial(
-            flex_attention, score_mod=score, block_mask=block_mask, scale=scale, enable_gqa=grouped
-        )
-    _allow_many_compiles()
-    compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
-    return partial(compiled, score_mod=score, block_mask=block_mask, scale=scale, enable_gqa=grouped)
+    given = {"score_mod": score, "block_mask": block_mask, "scale": scale, "enable_gqa": case.shape.group > 1}
+    attend: Any = flex_attention
+    if case.q.device.type == "cuda":  # else eager, for dry runs
+        _allow_many_compiles()
+        attend = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    if formula.sink is None:
+        return partial(attend, **given)
+    b, h, i, _ = _places(case)
+    sink = formula.sink(case.inputs)
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # One more logit in a row's sum takes the same part of all its weights.
+        out, aux = attend(q, k, v, **given, return_aux=AuxRequest(lse=True))
+        without: Tensor = out
+        return without * torch.sigmoid(aux.lse[..., None] - sink(b, h, i)).to(without.dtype)
+
+    return call
 
 
 def _allow_many_compiles() -> None:
@@ -190,14 +199,20 @@ def _sdpa(backend: SDPBackend, case: Case) -> Attention:
     return call
 
 
-def _standard(case: Case) -> Attention:
-    formula, row, length, device = formula_of(case), case.row, case.shape.length, case.q.device
-    score = formula.score(case.inputs) if formula.score else None
-    sizes = (case.shape.batch, case.shape.heads, length, length)
-    b, h, i, j = (
-        torch.arange(n, device=device).view([-1 if axis == own else 1 for axis in range(4)])
+def _places(case: Case) -> tuple[Tensor, ...]:
+    """(b, h, q, k) as tensors that broadcast to all scores."""
+    sizes = (case.shape.batch, case.shape.heads, case.shape.length, case.shape.length)
+    return tuple(
+        torch.arange(n, device=case.q.device).view([-1 if axis == own else 1 for axis in range(4)])
         for own, n in enumerate(sizes)
     )
+
+
+def _standard(case: Case) -> Attention:
+    formula, row = formula_of(case), case.row
+    score = formula.score(case.inputs) if formula.score else None
+    sink = formula.sink(case.inputs) if formula.sink else None
+    b, h, i, j = _places(case)
     hidden = ~formula.mask(case.inputs)(b, h, i, j) if formula.mask else None
     scale, group = _scale(case), case.shape.group
 
@@ -209,7 +224,12 @@ def _standard(case: Case) -> Attention:
             logits = score(logits, b, h, i, j)
         if hidden is not None:
             logits = logits.masked_fill(hidden, float("-inf"))
+        if sink is not None:
+            column = sink(b, h, i).to(logits.dtype).expand(*logits.shape[:3], 1)
+            logits = torch.cat([logits, column], -1)
         weights = torch.softmax(logits, -1, dtype=torch.float32).to(v.dtype)
+        if sink is not None:
+            weights = weights[..., :-1]
         return functional.dropout(weights, row.dropout) @ v
 
     return call
@@ -237,7 +257,7 @@ def _no_sdpa(row: Row) -> str:
     ir = variant_of(row).ir
     if ir.final_score is not SCORE or not (ir.mask is TRUE or is_causal(ir)):
         return "takes no score or mask function"
-    return from_ir.beyond_softmax(ir)
+    return "no sink" if ir.sink is not None else from_ir.beyond_softmax(ir)
 
 
 def _no_standard(row: Row) -> str:

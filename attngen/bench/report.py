@@ -10,6 +10,8 @@ from attngen.bench.measure import RowResult
 from attngen.bench.session import Settings, Trouble
 from attngen.bench.table import checks_table, peers_table, preparation_table, reasons
 
+_DRY_RUN = ("A dry run: attngen's kernels run in Triton's interpreter, so its times say nothing.", "")
+
 
 def markdown(settings: Settings, found: Sequence[RowResult], troubles: Sequence[Trouble]) -> str:
     """The tables of each shape: times and rates, memory and preparation, errors; then what did not run."""
@@ -17,6 +19,7 @@ def markdown(settings: Settings, found: Sequence[RowResult], troubles: Sequence[
     text = [
         f"{one_line(machine())}; {dtype}",
         "",
+        *(_DRY_RUN if settings.device.type == "cpu" else ()),
         "Milliseconds (TFLOP/s over unmasked scores); the last columns say how many times faster attngen is.",
         "",
     ]
@@ -31,10 +34,23 @@ def markdown(settings: Settings, found: Sequence[RowResult], troubles: Sequence[
         if settings.check:
             text += ["Largest relative error (out, gradients) against:", "", checks_table(here), ""]
     known = {peer.refuses(row) for peer in settings.peers for row in settings.rows}
-    failures = [*reasons(found, but=sorted(known)), *map(str, troubles)]
+    failures = [*reasons(found, but=sorted(known)), *map(str, troubles), *_refusals(settings)]
     if failures:
         text += ["Did not run:", "", *(f"- {line}" for line in failures), ""]
     return "\n".join(text)
+
+
+def _refusals(settings: Settings) -> list[str]:
+    """What some peers cannot express, a line for each reason and the variants that it holds for."""
+    refused: dict[tuple[str, str], list[str]] = {}
+    for peer in settings.peers:
+        for row in settings.rows:
+            if reason := peer.refuses(row):
+                refused.setdefault((peer.title, reason), []).append(row.title)
+    lines: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (title, reason), rows in refused.items():
+        lines.setdefault((reason, tuple(rows)), []).append(title)
+    return [f"{', '.join(titles)}: {reason}: {', '.join(rows)}" for (reason, rows), titles in lines.items()]
 
 
 def record(settings: Settings, found: Sequence[RowResult], troubles: Sequence[Trouble]) -> dict[str, Any]:

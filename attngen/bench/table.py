@@ -102,7 +102,7 @@ def checks_table(results: Sequence[RowResult]) -> str:
             [
                 result.title,
                 *("-" if w is None else f"{w:.1e}" for w in worst),
-                "yes" if result.agrees else "NO",
+                ("yes" if result.agrees else "NO") if result.is_compared else "not compared",
             ]
         )
     return columns(cells)

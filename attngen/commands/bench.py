@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Wanted:
     shapes: Sequence[str]
     lengths: Sequence[int]
     peers: Sequence[str]
-    dtype: str
+    dtype: str | None  # None: what the device's kernels are usually run with
     device: str
     overrides: Mapping[str, Scalar]
     check: bool
@@ -44,8 +45,16 @@ class Wanted:
 
 def run_bench(wanted: Wanted) -> None:
     """Measure, print, write. Exit status 1 where a result is wrong or a row has none."""
+    # Triton reads this when it is first imported, which nothing has done yet. A call's operators would
+    # otherwise run in PyTorch on a CPU: not the kernels that are measured.
+    os.environ["TRITON_INTERPRET"] = "1" if wanted.device == "cpu" else "0"
     if wanted.device == "cuda":
         require_cuda()
+    elif wanted.dtype == "bfloat16":
+        raise typer.BadParameter(
+            "Triton's interpreter, which runs the kernels on a CPU, has wrong bfloat16 products:"
+            " expected --dtype float16 (the default there) or float32, got bfloat16"
+        )
     from attngen.bench import session
     from attngen.bench.report import markdown, progress, record
 
@@ -87,7 +96,7 @@ def run_bench(wanted: Wanted) -> None:
         files.write(wanted.out / "bench.json", json.dumps(record(settings, found, troubles), indent=1) + "\n")
         files.write(wanted.out / "bench.md", text + "\n")
         _draw(settings, found, wanted.out / "bench.png")
-    if troubles or (settings.check and not all(result.agrees for result in found)):
+    if troubles or not all(result.is_sound(settings.check) for result in found):
         raise typer.Exit(1)
 
 
@@ -118,7 +127,7 @@ def _settings(wanted: Wanted) -> Settings:
         tuple(rows),
         tuple(shapes),
         peers,
-        getattr(torch, wanted.dtype),
+        getattr(torch, wanted.dtype or ("float16" if wanted.device == "cpu" else "bfloat16")),
         torch.device(wanted.device),
         wanted.check,
         wanted.budget_ms,

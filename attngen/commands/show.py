@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from attngen.commands.common import Backend
 from attngen.ir.nodes import AttentionIR, Expr
 from attngen.ir.types import Scalar
 from attngen.source import Source, Span
+
+if TYPE_CHECKING:
+    from attngen.plan.loops import Loops
+    from attngen.plan.plan import Plan
 
 
 def text_of(source: Source, stage: str, overrides: Mapping[str, Scalar], backend: Backend) -> str:
@@ -33,7 +38,32 @@ def text_of(source: Source, stage: str, overrides: Mapping[str, Scalar], backend
     from attngen.pipeline import compile_spec
 
     result = compile_spec(source, overrides=overrides, backend=backend.value)
-    return tree(result.plan, ir) if stage == "plan" else result.text.rstrip("\n")
+    return plan_text(result.plan, ir) if stage == "plan" else result.text.rstrip("\n")
+
+
+def plan_text(plan: Plan, ir: AttentionIR) -> str:
+    """A plan: a few lines on what was decided, then all of it."""
+    lines = [
+        f"back end: {plan.backend.name}: {plan.backend.reason}",
+        f"forward: {plan.weights.forward.value}",
+        f"loops: keys in {_loops(plan.key_loops)}, queries in {_loops(plan.query_loops)}",
+    ]
+    return "\n".join([*lines, "", tree(plan, ir)])
+
+
+def _loops(loops: Loops) -> str:
+    if loops.picks is not None:
+        return "tiles that are looked at first"
+    count = len(loops.ranges)
+    text = f"{count} range{'s' * (count > 1)}"
+    return f"{text}, part of it without the mask" if loops.has_interior else text
+
+
+def _holds_table(value: object) -> bool:
+    """Whether an outline of this has a table in it, which is long."""
+    if is_dataclass(value) and not isinstance(value, Expr | AttentionIR):
+        return any(_holds_table(getattr(value, f.name)) for f in fields(value) if f.repr)
+    return isinstance(value, Mapping)
 
 
 def tree(value: object, ir: AttentionIR | None = None) -> str:
@@ -46,7 +76,12 @@ def _outline(value: object, label: str, depth: int, ir: AttentionIR | None) -> I
     if isinstance(value, Expr):
         from attngen.ir.printer import print_expr
 
-        yield lead + print_expr(value, ir)
+        lines = print_expr(value, ir).split("\n")
+        if len(lines) == 1:
+            yield lead + lines[0]
+        else:  # lets, then the expression: all under their heading
+            yield lead.rstrip(" ") or "  " * depth + "-"
+            yield from ("  " * (depth + 1) + line for line in lines)
     elif isinstance(value, Enum):
         yield lead + str(value.value)
     elif isinstance(value, AttentionIR) and label:
@@ -54,6 +89,7 @@ def _outline(value: object, label: str, depth: int, ir: AttentionIR | None) -> I
     elif is_dataclass(value) and not isinstance(value, type):
         shown = [(f.name, getattr(value, f.name)) for f in fields(value) if f.repr]
         shown = [(name, item) for name, item in shown if not isinstance(item, Span | Source)]
+        shown.sort(key=lambda field: _holds_table(field[1]))  # long: what is short comes before
         if len(shown) == 1 and isinstance(shown[0][1], str | int | float):
             yield f"{lead}{type(value).__name__} {shown[0][1]}"
             return

@@ -45,7 +45,9 @@ class Launch:
 def launches(
     module: ModuleType, ir: AttentionIR, target: Target, head_dim: int, dtype: str
 ) -> tuple[Launch, ...]:
-    """The launches of a forward and a backward with q, k and v of this dtype, head_dim wide."""
+    """The first launch of each kernel that a forward and a backward with q, k and v of this dtype, head_dim
+    wide, may take: that of a usual call, or, of kernels beside which others are preferred, that of a call
+    whose k and v are expanded over the batch."""
     found: list[Launch] = []
     with FakeTensorMode(), _recorded(module, found), _on(module, target):
         q = _tensor(dtype, _BATCH, _HEADS, _LENGTH, head_dim)
@@ -55,14 +57,25 @@ def launches(
         # The log-sum-exp and its two parts, and its gradient, where there is one.
         rows = [_tensor("float32", _BATCH, _HEADS, _LENGTH) for _ in range(3)] if ir.is_softmax else []
         d_rows = [torch.empty_like(x) for x in rows[:1]]
-        module.launch_forward(q, k, v, *own, out, *rows)
         results = [out, *rows] if ir.is_softmax else []
-        backward = (q, k, v, *own, *results, d_out, *d_rows, dq, dk, dv)
-        for flags in _backward_flags(module, ir):
-            known, before = {launch.kernel.__name__ for launch in found}, len(found)
-            module.launch_backward(*backward, **flags)
-            found[before:] = [launch for launch in found[before:] if launch.kernel.__name__ not in known]
+        # Gluon's kernels take no expanded tensors: the same module then launches Triton's.
+        given = [(k, v), (_expanded(k), _expanded(v))]
+        for keys in given:
+            with _new_kernels(found):
+                module.launch_forward(q, *keys, *own, out, *rows)
+        for keys in given:
+            for flags in _backward_flags(module, ir):
+                with _new_kernels(found):
+                    module.launch_backward(q, *keys, *own, *results, d_out, *d_rows, dq, dk, dv, **flags)
     return tuple(found)
+
+
+@contextlib.contextmanager
+def _new_kernels(found: list[Launch]) -> Iterator[None]:
+    """Of the launches within, ``found`` keeps those of kernels that it does not hold yet."""
+    known, before = {launch.kernel.__name__ for launch in found}, len(found)
+    yield
+    found[before:] = [launch for launch in found[before:] if launch.kernel.__name__ not in known]
 
 
 def _backward_flags(module: ModuleType, ir: AttentionIR) -> list[dict[str, bool]]:
@@ -75,6 +88,11 @@ def _backward_flags(module: ModuleType, ir: AttentionIR) -> list[dict[str, bool]
 
 def _tensor(dtype: str, *shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
+
+
+def _expanded(x: torch.Tensor) -> torch.Tensor:
+    """Of one sequence, seen as a batch of them."""
+    return torch.empty_strided(x.shape, (0, *x.stride()[1:]), dtype=x.dtype, device=x.device)
 
 
 def _own_arguments(ir: AttentionIR, head_dim: int) -> list[Any]:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from attngen.emit.compiled_templates import TemplateCache
 from attngen.emit.layout import fitted
+from attngen.emit.tidy import tidied
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
 
@@ -38,7 +39,7 @@ def render(view: View) -> str:
     the emitter, never of a spec.
     """
     text = _environment().get_template("module.py.jinja").render(v=view)
-    text = fitted(_tidied(text))
+    text = fitted(tidied(text))
     inspect(text)
     digest = hashlib.sha256(text.encode()).hexdigest()[: len(HASH_PLACE)]
     return text.replace(HASH_PLACE, digest)
@@ -64,15 +65,6 @@ def inspect(text: str) -> None:
             assert node.func.id in callable_names, f"the emitted module calls {node.func.id}"
         if isinstance(node, ast.Attribute) and node.attr not in ("__name__", "__version__"):
             assert not node.attr.startswith("__"), f"the emitted module reads {node.attr}"
-
-
-def _tidied(text: str) -> str:
-    """No trailing blanks, at most two empty lines in a row, none at the end."""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        if line.strip() or lines[-2:] != ["", ""]:
-            lines.append(line.rstrip())
-    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 @cache
