@@ -343,6 +343,13 @@ def test_setting_what_a_call_is_given_says_so_and_where_to_give_it(name: str, li
     assert f"call held(q, k, v, {name}=...), or declare a const" in result.err
 
 
+def test_a_setting_that_overflows_is_refused_and_the_word_inf_is_not(run: Run) -> None:
+    Path("capped.attn").write_text("variant capped\nconst most: float = 9.0\nscore = min(score, most)\n")
+    result = run("check", "capped.attn", "--set", "most=1e400")
+    assert result.status == 2 and "the value is too large for float32" in result.err
+    assert run("check", "capped.attn", "--set", "most=inf").status == 0
+
+
 def test_every_setting_that_is_none_is_told_at_once(run: Run) -> None:
     result = run("check", "alibi", "--set", "a=x", "--set", "b", "--set", "c=1", "--set", "c=2")
     assert result.status == 2
