@@ -19,6 +19,7 @@ from zoo_share import share
 from attngen import cli
 from attngen.cli import main
 from attngen.spec_file import zoo_names
+from attngen.syntax.parse import CLAUSES, STATEMENTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -179,6 +180,12 @@ def test_new_writes_a_spec_that_passes_check(run: Run) -> None:
     assert run("new", "local_softcap").status == 0
     result = run("check", "local_softcap.attn")
     assert (result.status, result.err) == (0, "")
+
+
+def test_new_names_every_clause_and_what_may_follow_an_input(run: Run) -> None:
+    assert run("new", "mine").status == 0
+    words = set(re.findall(r"[a-z]+", Path("mine.attn").read_text()))
+    assert words >= {*CLAUSES, *STATEMENTS, "grad", "sorted"}
 
 
 def test_new_does_not_overwrite(run: Run) -> None:
