@@ -157,6 +157,13 @@ def test_a_literal_that_float32_cannot_hold_is_refused_however_large(literal: st
     assert (error.line, error.column) == (2, 17)
 
 
+@pytest.mark.parametrize("rest", ["t[h][0]", "torch.tanh(score)", "1.0\nscore += 3.0"])
+def test_a_hint_costs_nothing_in_a_long_text(rest: str) -> None:
+    start = perf_counter()
+    assert error_of(f"variant x\nscore = {rest}\n#" + "x" * 60_000).hint
+    assert perf_counter() - start < 2
+
+
 def test_the_word_inf_is_no_overflow() -> None:
     assert ir_of("variant x\nscore = where(causal, score, -inf)").final_score
 

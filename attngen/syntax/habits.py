@@ -41,8 +41,8 @@ def attribute_hint(text: str, dot: int) -> str | None:
 
 def chained_index_hint(text: str, bracket: int) -> str:
     """``t[h][0]``: all indices in one pair of brackets, for the second pair's at ``text[bracket]``."""
-    start = text.rfind("\n", 0, bracket) + 1
-    for chain in _CHAIN.finditer(text, start):
+    start = max(text.rfind("\n", 0, bracket) + 1, bracket - 2 * _WIDEST)
+    for chain in _CHAIN.finditer(text, start, bracket + 2 * _WIDEST):  # a bound on what a hostile text costs
         if chain.start() < bracket < chain.end() and len(chain.group()) <= _WIDEST:
             return "write " + _BETWEEN.sub(", ", chain.group())
         if chain.start() > bracket:
