@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Never
 
 import torch
 import triton
@@ -53,6 +54,7 @@ class Variant:
         if not _INTERPRETED:
             cpu_operators.register(self._module, compilation.ir)
         self.__name__ = self.name
+        self.__signature__ = inspect.signature(self._call)  # the inputs, params and options by name
         self.__doc__ = self._call.__doc__
 
     @property
@@ -79,12 +81,25 @@ class Variant:
         return self._compilation.source.text
 
     def __call__(
-        self, /, q: Tensor, k: Tensor, v: Tensor, **arguments: Any
+        self, /, q: Tensor, k: Tensor, v: Tensor, *others: Never, **arguments: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
+        if others:
+            raise TypeError(self._by_name(3 + len(others)))
         if self._checks_inputs and not torch.compiler.is_compiling():
             debug.check_inputs(self.ir, arguments)
         result: Tensor | tuple[Tensor, Tensor] = self._call(q, k, v, **arguments)
         return result
+
+    def _by_name(self, given: int) -> str:
+        """What to write where an input stands after v without its name, which Python's message leaves out."""
+        own = [*(i.name for i in self.ir.inputs), *(p.name for p in self.ir.params)]
+        what = "inputs and params" if own else "options"
+        named = own or [n for n, p in self.__signature__.parameters.items() if p.kind is p.KEYWORD_ONLY]
+        call = ", ".join(["q", "k", "v", *(f"{name}=..." for name in named)])
+        return (
+            f"{self.name}() takes 3 positional arguments but {given} were given: "
+            f"{what} are given by name, as in {self.name}({call})"
+        )
 
     def reference(
         self,

@@ -2474,7 +2474,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_0783a27ad09a_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_c24d05c3f75d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2624,7 +2624,9 @@ def check(q, k, v, inputs):
         if x.device != q.device:
             raise ValueError(f"{name}: expected q's device {q.device}, got {x.device}")
         if x.dim() != len(dims):
-            raise ValueError(f"{name}: expected dimensions {list(dims)}, got shape {tuple(x.shape)}")
+            raise ValueError(
+                f"{name}: expected dimensions [{', '.join(map(str, dims))}], got shape {tuple(x.shape)}"
+            )
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name}: requires a gradient, but the spec does not declare it 'grad'")
         for axis, (dim, length) in enumerate(zip(dims, x.shape, strict=True)):
@@ -2632,7 +2634,9 @@ def check(q, k, v, inputs):
                 sizes[dim] = dim if isinstance(dim, int) else length
             want = sizes[dim]
             if length not in (1, want):
-                raise ValueError(f"{name}: expected {want} ({dim}) or 1 in dimension {axis}, got {length}")
+                size = want if dim == want else f"{want} ({dim})"
+                other = " or 1" if want != 1 else ""
+                raise ValueError(f"{name}: expected {size}{other} in dimension {axis}, got {length}")
             if length == 0 and q.shape[2] and k.shape[2] and q.shape[0]:
                 raise ValueError(f"{name}: expected at least 1 in dimension {axis}, got 0")
 

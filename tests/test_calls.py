@@ -165,7 +165,7 @@ WRONG_TENSORS = {
     "an input's rank": (
         mapped("slopes", lambda x: x[None]),
         ValueError,
-        r"slopes: expected .*dimensions \['heads'\], got shape \(1, 2\)",
+        r"slopes: expected dimensions \[heads\], got shape \(1, 2\)",
     ),
     "an input's size": (
         replaced(slopes=torch.rand(3)),
@@ -292,8 +292,39 @@ def test_an_infinite_step_on_the_way_to_a_probability_is_ieees(dropout: str, c: 
 
 
 def test_more_arguments_than_q_k_v_are_given_by_name() -> None:
-    with pytest.raises(TypeError, match="positional"):
-        alibi()(*tensors(), torch.rand(2))  # type: ignore[call-arg]
+    with pytest.raises(TypeError) as caught:
+        alibi()(*tensors(), torch.rand(2), 1.0)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "alibi() takes 3 positional arguments but 5 were given: inputs and params are given by name, "
+        "as in alibi(q, k, v, slopes=...)"
+    )
+    with pytest.raises(TypeError, match=r"tested\(q, k, v, lengths=..., a=..., n=...\)"):
+        mixed = "input lengths: int32[batch]", "param a: float", "param n: int = 2"
+        variant_of(*mixed, "mask = k < lengths[b] * n", "score = a * score")(*tensors(), 1, 2)
+    with pytest.raises(
+        TypeError, match=r"options are given by name, as in .*\(q, k, v, seed=..., return_lse"
+    ):
+        variant_of("mask = causal")(*tensors(), 1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "dims", "shape", "says"),
+    [
+        (2, "batch, 7", (2, 8), r"t: expected 7 or 1 in dimension 1, got 8"),
+        (2, "batch, 7", (3, 7), r"t: expected 2 \(batch\) or 1 in dimension 0, got 3"),
+        (1, "batch, 7", (2, 7), r"t: expected 1 \(batch\) in dimension 0, got 2"),
+        (2, "1, 7", (2, 7), r"t: expected 1 in dimension 0, got 2"),
+        (2, "batch, 7", (7,), r"t: expected dimensions \[batch, 7\], got shape \(7,\)"),
+    ],
+)
+def test_an_inputs_shape_is_told_as_the_spec_writes_it(
+    batch: int, dims: str, shape: tuple[int, ...], says: str
+) -> None:
+    first = "b" if dims.startswith("batch") else "0"
+    variant = variant_of(f"input t: float32[{dims}]", f"score = score + t[{first}, q % 7]")
+    q = torch.randn(batch, 1, 3, 16)
+    with pytest.raises(ValueError, match=f"^{says}$"):
+        variant(q, q, q, t=torch.zeros(shape))
 
 
 def test_a_divisor_of_a_param_and_sizes_is_named_as_the_spec_has_it() -> None:

@@ -19,6 +19,7 @@ from zoo_share import share
 from attngen import cli
 from attngen.cli import main
 from attngen.spec_file import zoo_names
+from attngen.syntax.parse import CLAUSES, STATEMENTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -179,6 +180,12 @@ def test_new_writes_a_spec_that_passes_check(run: Run) -> None:
     assert run("new", "local_softcap").status == 0
     result = run("check", "local_softcap.attn")
     assert (result.status, result.err) == (0, "")
+
+
+def test_new_names_every_clause_and_what_may_follow_an_input(run: Run) -> None:
+    assert run("new", "mine").status == 0
+    words = set(re.findall(r"[a-z]+", Path("mine.attn").read_text()))
+    assert words >= {*CLAUSES, *STATEMENTS, "grad", "sorted"}
 
 
 def test_new_does_not_overwrite(run: Run) -> None:
@@ -342,6 +349,13 @@ def test_setting_what_a_call_is_given_says_so_and_where_to_give_it(name: str, li
         f"held.attn:{line}, which a call is given: only a const can be set beforehand"
     )
     assert f"call held(q, k, v, {name}=...), or declare a const" in result.err
+
+
+def test_a_setting_that_overflows_is_refused_and_the_word_inf_is_not(run: Run) -> None:
+    Path("capped.attn").write_text("variant capped\nconst most: float = 9.0\nscore = min(score, most)\n")
+    result = run("check", "capped.attn", "--set", "most=1e400")
+    assert result.status == 2 and "the value is too large for float32" in result.err
+    assert run("check", "capped.attn", "--set", "most=inf").status == 0
 
 
 def test_every_setting_that_is_none_is_told_at_once(run: Run) -> None:

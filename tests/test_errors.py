@@ -13,6 +13,7 @@ from attngen.errors import (
     SpecLimitError,
     SpecNameError,
     SpecSyntaxError,
+    SpecValueError,
 )
 from attngen.ir.build import build
 from attngen.ir.nodes import AttentionIR
@@ -146,6 +147,25 @@ def test_errors_survive_pickling() -> None:
     assert [type(e) for e in again.errors] == [SpecNameError, SpecNameError]
     one = pickle.loads(pickle.dumps(several.errors[0]))
     assert (str(one), one.line, one.column) == (str(several.errors[0]), 2, 9)
+
+
+@pytest.mark.parametrize("literal", ["1e39", "1e400", "9.9e999", "1." + "0" * 400 + "e309"])
+def test_a_literal_that_float32_cannot_hold_is_refused_however_large(literal: str) -> None:
+    error = error_of(f"variant x\nscore = score * {literal}")
+    assert isinstance(error, SpecValueError)
+    assert error.message == "the constant is too large for float32"
+    assert (error.line, error.column) == (2, 17)
+
+
+@pytest.mark.parametrize("rest", ["t[h][0]", "torch.tanh(score)", "1.0\nscore += 3.0"])
+def test_a_hint_costs_nothing_in_a_long_text(rest: str) -> None:
+    start = perf_counter()
+    assert error_of(f"variant x\nscore = {rest}\n#" + "x" * 60_000).hint
+    assert perf_counter() - start < 2
+
+
+def test_the_word_inf_is_no_overflow() -> None:
+    assert ir_of("variant x\nscore = where(causal, score, -inf)").final_score
 
 
 def test_hints_are_a_field_of_their_own() -> None:

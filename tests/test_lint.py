@@ -152,6 +152,28 @@ def test_an_index_of_another_dimension(dim: str, index: str, code: str | None) -
     assert [one for one in codes(text) if one != "unused-name"] == ([code] if code else [])
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("input len: int32[batch]\nmask = k < len[h]", "len[h] -> len[b]"),
+        ("input w: float32[heads]\nscore = score + w[b]", "w[b] -> w[h]"),
+        ("input w: float32[heads]\nlet bias = 2 * w[h_kv]\nscore = score + bias", "w[h_kv] -> w[h]"),
+        ("input t: float32[k_len, 4]\nscore = score + t[q, 1]", "t[q, 1] -> t[pos, 1]"),
+        (
+            "input t: float32[8, q_len]\nscore = score + t[min(k, 7), pos]",
+            "t[min(k, 7), pos] -> t[min(k, 7), q]",
+        ),
+        ("input w: float32[heads]\nscore = score + w[b * 2]", "w[b * 2] -> "),
+    ],
+)
+def test_a_wrong_index_is_underlined_alone_and_the_right_one_written(text: str, shown: str) -> None:
+    read, _, right = shown.partition(" -> ")
+    (found,) = lints(f"variant v\n{text}\n")
+    line = text.splitlines()[found.span.line - 2]
+    assert line[found.span.column - 1 : found.span.end_column - 1] == read
+    assert f"runs over it: write {right} (" in found.message if right else "write" not in found.message
+
+
 def test_a_standard_word_redefined() -> None:
     assert codes("variant v\nlet full = dist < 8\nmask = full\n") == ["shadowed-name"]
 

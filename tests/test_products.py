@@ -302,5 +302,8 @@ def test_ranks_that_no_tile_holds_are_refused() -> None:
     variant = variant_of(*VARIANTS["apart"])
     tensors = qkv(q_len=3, dtype="float16")
     a, c = torch.zeros(1, 1, 3, 257).half(), torch.zeros(1, 3, 257).bfloat16()
-    with pytest.raises(ValueError, match=r"a, c: expected ranks that pad to 256 at most in all, got \[257\]"):
+    says = (
+        "a, c: expected last dimensions that sum to at most 256, each rounded up to 64, 128 or 256, got 257"
+    )
+    with pytest.raises(ValueError, match=says):
         variant(*tensors, a=a, c=c)

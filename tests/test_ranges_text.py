@@ -84,3 +84,34 @@ def test_a_search_is_explained_where_there_is_one() -> None:
 
 def test_no_mask_is_drawn_too() -> None:
     assert drawn(ranges(ir_of())) == ["#" * 16] * 16
+    assert "masked" not in ranges(ir_of("mask = True")).replace("Nothing is masked", "")
+    assert "masked score by score" in ranges(ir_of("mask = causal"))
+
+
+def test_the_legend_explains_each_letter_of_the_picture_and_no_other() -> None:
+    everything = (
+        ["mask = True"],
+        ["mask = causal"],
+        ["input keep: bool[q_len, k_len]", "mask = causal and keep[q, k]"],
+    )
+    for lines in everything:
+        text = ranges(ir_of(*lines))
+        (legend,) = re.findall(r"^    ([.+#?] .*)$", text, re.MULTILINE)
+        assert {part[0] for part in legend.split(", ")} == set("".join(drawn(text)))
+
+
+def test_one_tile_is_told_in_the_singular() -> None:
+    text = ranges(ir_of("mask = causal"))
+    assert "masked: key tile 3\n" in text and "without mask: key tiles 0 to 2\n" in text
+
+
+def test_dots_for_a_long_end_are_explained_where_they_stand_and_only_there() -> None:
+    names = "the_first_of_two_long_names", "the_second_of_two_long_names"
+    sums = " + ".join(f"{name} * {n}" for n in (3, 5, 7) for name in names)
+    long = [f"param {name}: int" for name in names]
+    text = ranges(ir_of(*long, f"mask = k < max({sums}, {sums.replace('3', '11')})"))
+    assert "[0, ...)" in text
+    assert "An end that stands as ... is too long for this text; the kernels compute it." in text
+    assert "..." not in re.sub(
+        r"\d\.\.\d|^ +\d+ [.+#?]{16}$", "", ranges(ir_of("mask = causal")), flags=re.MULTILINE
+    )

@@ -52,6 +52,19 @@ def test_a_variant_shows_its_name_its_spec_its_ir_and_its_text() -> None:
     assert "Sq, D]" in inspect.cleandoc(variant.__doc__ or "")
 
 
+def test_its_signature_names_inputs_params_and_options_as_the_emitted_function_does() -> None:
+    declared = "input lengths: int32[batch]\nparam cap: float = 3.0\nparam n: int\n"
+    clauses = "mask = k < lengths[b] + n\nscore = softcap(score, cap)\n"
+    variant = attngen.compile(f"variant own\n{declared}{clauses}")
+    assert str(inspect.signature(variant)) == (
+        "(q, k, v, *, lengths, cap=3.0, n, seed=None, return_lse=False, layout='bhsd', deterministic=None)"
+    )
+    assert inspect.signature(variant) == inspect.signature(variant.module.own)
+    copied = pickle.loads(pickle.dumps(variant))
+    assert inspect.signature(copied) == inspect.signature(variant)
+    assert "q" in inspect.signature(attngen.Variant.__call__).parameters  # the class keeps its own
+
+
 def test_the_reference_takes_the_same_keywords() -> None:
     variant = attngen.load("dropped")
     q, k, v = qkv(q_len=4)

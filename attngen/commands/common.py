@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from math import isinf
 
 import typer
 
@@ -66,6 +67,8 @@ def settings(pairs: Sequence[str]) -> dict[str, Scalar]:
         value = _scalar(text)
         if not (name and equals) or value is None:
             wrong.append(f"{pair!r} is not name=value, where the value is a number, True or False")
+        elif isinstance(value, float) and isinf(value) and "inf" not in text.lower():
+            wrong.append(f"{pair!r}: the value is too large for float32")
         elif name in found:
             wrong.append(f"{name!r} is set twice")
         else:

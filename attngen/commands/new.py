@@ -22,8 +22,12 @@ const window: int = 1024
 param cap: float = 30.0
 
 # A tensor that the score or the mask reads. Its dimensions are numbers, sizes (batch, heads, kv_heads, q_len,
-# k_len, ...), or names of your own; one of size 1 broadcasts.
+# k_len, ...), or names of your own; one of size 1 broadcasts. After them `grad` asks for the tensor's own
+# gradient, and `sorted` promises ints that never decrease along the last dimension, so that tiles of a mask
+# that compares them can be left out.
 #   input slopes: float32[heads]
+#   input bias: float32[heads, q_len, k_len] grad
+#   input doc: int32[batch, k_len] sorted
 
 # The score of query q and key k, at first scale * dot(Q[b, h, q], K[b, h_kv, k]). Lines like this change it.
 # Words: q, k, b, h, h_kv; pos (the query's place among the keys); dist = pos - k (negative is the future).
@@ -32,7 +36,8 @@ score = softcap(score, cap)
 # True keeps a key. Ready-made: causal, sliding_window(n). Or a comparison: 0 <= dist < window.
 mask = sliding_window(window)
 
-# Also: scale = ..., normalize = sigmoid(bias), weight = ..., dropout = p, let NAME = ..., def f(x) = ...
+# Also: scale = ..., normalize = sigmoid(bias), weight = ..., sink = ..., dropout = p, let NAME = ...,
+# def f(x) = ...
 '''
 
 

@@ -9,7 +9,7 @@ from attngen.analysis.block_range import Bound
 from attngen.analysis.pieces import known_value
 from attngen.analysis.simplify import simplify_ir
 from attngen.emit.derivation import derivation
-from attngen.ir.nodes import BEYOND, SEARCHES, AttentionIR, Expr, Op, leaves, postorder
+from attngen.ir.nodes import BEYOND, SEARCHES, TRUE, AttentionIR, Expr, Op, leaves, postorder
 from attngen.ir.printer import print_clauses
 from attngen.ir.types import Type
 from attngen.plan.loops import Loops
@@ -33,7 +33,8 @@ def ranges(ir: AttentionIR) -> str:
     ir = simplify_ir(ir)
     keys, queries = loops_of(ir)
     mask = print_clauses(ir).get("mask", "every key is kept")
-    parts = [mask, textwrap.fill(_INTRODUCTION, 100), derivation(ir, keys, queries)]
+    introduction = [] if ir.mask is TRUE else [textwrap.fill(_INTRODUCTION, 100)]
+    parts = [mask, *introduction, derivation(ir, keys, queries)]
     if any(node.op in SEARCHES for node in postorder(*_ends(keys), *_ends(queries))):
         parts.append(_searches(ir))
     return "\n\n".join([*parts, "\n".join(_example(ir, keys))])
@@ -75,12 +76,14 @@ def _example(ir: AttentionIR, loops: Loops) -> Iterator[str]:
     for letter, what in _LEGEND.items():
         tiles = [n for n, own in enumerate(letters) if own == letter]
         if tiles:
-            yield f"        {what}: key tiles {_listed(tiles)}"
+            yield f"        {what}: key {'tile' if len(tiles) == 1 else 'tiles'} {_listed(tiles)}"
+    drawn = ["".join(row.letters(loops)) for row in rows]
+    used = set("".join(drawn))
     yield ""
-    yield "    " + ", ".join(f"{letter} {what}" for letter, what in _LEGEND.items() if letter != _OPEN)
+    yield "    " + ", ".join(f"{letter} {what}" for letter, what in _LEGEND.items() if letter in used)
     yield "    tile of queries, and the tiles of keys"
-    for n, row in enumerate(rows):
-        yield f"    {n:4} {''.join(row.letters(loops))}"
+    for n, row in enumerate(drawn):
+        yield f"    {n:4} {row}"
 
 
 _LEGEND = {

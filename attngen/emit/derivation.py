@@ -17,6 +17,7 @@ from attngen.ir.types import Type
 from attngen.plan.loops import Loops
 
 _OFFSET = make(Op.SUB, word("k_len"), word("q_len"))
+_TOO_LONG = "..."  # in the place of an end that nobody would read
 _WIDEST = 160  # columns of a bound that the text can hold
 _WIDTH = 106
 
@@ -37,13 +38,17 @@ def derivation(ir: AttentionIR, keys: Loops, queries: Loops) -> str:
     head = "The mask bounds what a tile visits"
     if any("offset" in line for line in lines) and not _is_taken("offset", ir):
         head += " (offset = k_len - q_len: the last query is aligned with the last key)"
-    tail = ["", "Whole tiles of what all keep run without the mask."]
+    tail = []
+    if any(_TOO_LONG in line for line in lines):
+        tail += ["", f"An end that stands as {_TOO_LONG} is too long for this text; the kernels compute it."]
+    if keys.has_interior or queries.has_interior:
+        tail += ["", "Whole tiles of what all keep run without the mask."]
     return "\n".join(
         [
             f"{head}.",
             "",
             *(f"    {part}" for line in lines for part in folded(line, _WIDTH)),
-            *(tail if keys.has_interior or queries.has_interior else []),
+            *tail,
         ]
     )
 
@@ -73,7 +78,7 @@ def _picked(loops: Loops, ir: AttentionIR) -> Iterator[str]:
 
 
 def interval(bound: Bound, length: str, ir: AttentionIR) -> str:
-    """``lo, hi`` of a half-open interval; "..." for an end too long to be read."""
+    """``lo, hi`` of a half-open interval; _TOO_LONG, which ``derivation`` explains, for such an end."""
     low = "0" if bound.lo is None else _end(bound.lo, ir)
     high = length if bound.hi is None else _end(bound.hi, ir)
     return f"{low}, {high}"
@@ -81,7 +86,7 @@ def interval(bound: Bound, length: str, ir: AttentionIR) -> str:
 
 def _end(end: Expr, ir: AttentionIR) -> str:
     text = print_expr(_with_offset(end, ir))
-    return text if "\n" not in text and len(text) <= _WIDEST else "..."
+    return text if "\n" not in text and len(text) <= _WIDEST else _TOO_LONG
 
 
 def _with_offset(root: Expr, ir: AttentionIR) -> Expr:

@@ -71,6 +71,18 @@ MAX_DIM = 2**30
 
 DEFAULT_SCALE = folded(Op.DIV, const(1.0), folded(Op.SQRT, folded(Op.TO_FLOAT, word("head_dim"))))
 
+# What other languages of attention call a word.
+_QUERY, _KEY = "a query's index is q, and its place among the keys pos", "a key's index is k"
+_OTHER_NAMES = {
+    "q_idx": _QUERY,
+    "kv_idx": _KEY,
+    "k_idx": _KEY,
+    "b_idx": "an index of the batch is b",
+    "batch_idx": "an index of the batch is b",
+    "h_idx": "a head's index is h",
+    "head_idx": "a head's index is h",
+}
+
 _HEAD_WORDS = ("b", "h", "h_kv")
 _COMBINE = {
     "scale": "multiply them: scale = a * b",
@@ -126,6 +138,7 @@ class _Builder:
         self.later: dict[str, Span] = {}
         self.errors: dict[tuple[Span, str], AttnGenError] = {}
         self.spans: dict[str, Span] = {}
+        self.reads: dict[Expr, Span] = {}
         self.let_names: dict[Expr, str] = {}
         self.consts: dict[str, Scalar] = {}
         self.params: list[Param] = []
@@ -523,6 +536,7 @@ class _Builder:
             doc=spec.doc,
             names=self.let_names,
             spans=self.spans,
+            reads=self.reads,
         )
 
     # --- expressions -----------------------------------------------------------------------------------
@@ -700,7 +714,8 @@ class _Builder:
         pool.update(frame.names)
         pool.update(frame.args)
         fitting = [n for n, e in pool.items() if _misuse(n, e, role) is None] + list(self.later)
-        self.error(SpecNameError, f"unknown name '{name}'", span, _nearest(name, fitting), frame)
+        hint = _OTHER_NAMES.get(name) or _nearest(name, fitting)
+        self.error(SpecNameError, f"unknown name '{name}'", span, hint, frame)
 
     def _name(self, node: ast.Name, frame: Frame) -> Expr | None:
         found = self._lookup(node.name, node.span, "value", frame)
@@ -738,7 +753,11 @@ class _Builder:
             message = f"'{tensor.name}' has the dims [{shape}] and takes {expected}, not {len(indices)}"
             self.error(SpecTypeError, message, node.span, None, frame)
             return None
-        return load(tensor.name, DTYPES[tensor.dtype], tuple(sound)) if len(sound) == len(indices) else None
+        if len(sound) < len(indices):
+            return None
+        element = load(tensor.name, DTYPES[tensor.dtype], tuple(sound))
+        self.reads.setdefault(element, node.span)
+        return element
 
     def _dot(self, node: ast.Call, frame: Frame) -> Expr | None:
         """``dot(x[...], y[...])``: the one place where an input is read without its last index."""

@@ -352,8 +352,8 @@ class AttentionIR:
     sigmoid's and stands with no other normalisation; ``weight`` is written in terms of the WEIGHT leaf, None
     where the spec leaves the weights as they are. ``names`` says what the spec called a subexpression
     (``let``), for readable output; ``spans`` says where a part stands: keys are "scale", "mask",
-    "normalize", "weight", "sink", "dropout", "score[0]", ..., "input NAME", "param NAME", "variant". Neither
-    takes part in equality.
+    "normalize", "weight", "sink", "dropout", "score[0]", ..., "input NAME", "param NAME", "variant"; and
+    ``reads`` where an input's element is first read. None of the three takes part in equality.
     """
 
     name: str
@@ -371,6 +371,7 @@ class AttentionIR:
     doc: str = ""
     names: Mapping[Expr, str] = field(default_factory=dict, compare=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False)
+    reads: Mapping[Expr, Span] = field(default_factory=dict, compare=False)
 
     @property
     def final_score(self) -> Expr:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from math import isinf
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from attngen.source import Source, Span
 from attngen.syntax import ast
 from attngen.syntax.ast import MAX_DEPTH
 from attngen.syntax.docstring import decode_docstring
+from attngen.syntax.habits import attribute_hint, augmented_hint, chained_index_hint
 
 MAX_BYTES = 64 * 1024
 MAX_TOKENS = 10_000
@@ -376,7 +378,10 @@ class _Reductions(Transformer[Token, object]):
         return self._literal(int(digits), children)
 
     def real(self, children: list[_Piece]) -> _Sub:
-        return self._literal(float(str(children[0])), children)
+        value = float(str(children[0]))
+        if isinf(value):  # 'inf' is its own word, and a number this large is a mistake as 1e39 is one
+            raise Problem(SpecValueError, "the constant is too large for float32", _cover(children))
+        return self._literal(value, children)
 
     def infinity(self, children: list[_Piece]) -> _Sub:
         return self._literal(float("inf"), children)
@@ -459,6 +464,7 @@ def _explain(error: UnexpectedInput, text: str) -> Problem:
     expected = set(error.accepts or error.expected)
     wanted = _wanted(expected, previous, before)
     hint = _hint(token, expected, previous, wanted)
+    hint = hint or _habit(text, token, previous)
     if previous and len(previous) <= 40:
         wanted += f" after '{previous}'"
     found = "" if at_end else f", found '{_shown(str(token))}'"
@@ -532,6 +538,17 @@ def _hint(token: Token, expected: set[str], previous: str, wanted: str) -> str |
     return None
 
 
+def _habit(text: str, token: Token, previous: str) -> str | None:
+    """What to write instead of Python that the language does not have."""
+    start = token.start_pos
+    if start is None:
+        return None
+    if token.type == "LSQB" and previous == "]":
+        return chained_index_hint(text, start)
+    # The clauses that may read what they change.
+    return augmented_hint(text, start, previous) if previous in ("score", "weight") else None
+
+
 def _shown(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -544,4 +561,5 @@ def _strange_character(text: str, at: int) -> Problem:
     if not character.isascii():
         message = f"unexpected character {character!a}"
         return Problem(SpecSyntaxError, message, place, "names are ASCII letters, digits and '_'")
-    return Problem(SpecSyntaxError, f"unexpected character '{character}'", place, _STRANGERS.get(character))
+    hint = attribute_hint(text, at) if character == "." else _STRANGERS.get(character)
+    return Problem(SpecSyntaxError, f"unexpected character '{character}'", place, hint)

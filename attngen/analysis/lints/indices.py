@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attngen.analysis.lints.finding import Lint, clauses
+from attngen.analysis.lints.finding import Lint, clauses, quoted
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import POSITIONS, AttentionIR, Expr, Op
+from attngen.ir.nodes import POSITIONS, AttentionIR, Expr, Op, load, word
 
 # What counts a dimension, as a message names it, and words that show that a mapping is meant.
 _COUNTS = {
@@ -45,19 +45,30 @@ def wrong_index(ir: AttentionIR) -> Iterator[Lint]:
             for axis, (index, dim) in enumerate(zip(node.args, inputs[str(node.value)].dims, strict=True)):
                 read = _mismatch(words[index], dim)
                 if read:
-                    message = _message(str(node.value), axis, str(dim), read)
+                    message = _message(ir, node, axis, str(dim), read)
                     code = "wrong-length" if str(dim).endswith("_len") else "wrong-heads"
                     code = "wrong-batch" if dim == "batch" else code
-                    yield Lint(code, message, ir.spans.get(clause))
+                    yield Lint(code, message, ir.reads.get(node) or ir.spans.get(clause))
             words[node] = frozenset()  # an element may name anything
 
 
-def _message(name: str, axis: int, dim: str, read: str) -> str:
+def _message(ir: AttentionIR, node: Expr, axis: int, dim: str, read: str) -> str:
     example = _EXAMPLES.get((dim, read), f"with {dim} = 1, {read} = 1 is beyond its one element")
     return (
-        f"dimension {axis} of input '{name}', {dim}, is indexed by {read}; {_COUNTS[dim][0]} runs over it "
-        f"({example})"
+        f"dimension {axis} of input '{node.value}', {dim}, is indexed by {read}; {_COUNTS[dim][0]} runs over "
+        f"it{_instead(ir, node, axis, dim)} ({example})"
     )
+
+
+def _instead(ir: AttentionIR, node: Expr, axis: int, dim: str) -> str:
+    """ ": write len[b]": the same element with the right word, where a word alone is the index."""
+    index = node.args[axis]
+    if index.op is not Op.WORD:
+        return ""
+    right = {"kv_heads": "h_kv", "k_len": "pos" if index.value == "q" else "k"}.get(dim, _COUNTS[dim][0])
+    indices = (*node.args[:axis], word(right), *node.args[axis + 1 :])
+    text = quoted(load(str(node.value), node.type, indices), ir, "")
+    return f": write {text[1:-1]}" if text else ""
 
 
 def _mismatch(read: frozenset[str], dim: int | str) -> str | None:
