@@ -15,9 +15,12 @@ from attngen.ir.build import build
 from attngen.ir.nodes import SCORE, Op
 from attngen.ir.printer import print_ir
 from attngen.plan.base2 import SCALE
+from attngen.pipeline import compile_spec
+from attngen.plan.learned import Route, Side
 from attngen.plan.plan import Options, Plan, make_plan
 from attngen.plan.products import Adjoint
 from attngen.source import Source
+from attngen.spec_file import find_spec
 from attngen.syntax.parse import parse
 from attngen.testing import assert_matches_reference
 from attngen.testing.tensor import Recipe
@@ -81,6 +84,35 @@ def test_two_products_join_too_and_one_that_is_read_apart_does_not() -> None:
 def test_a_product_that_only_comparisons_read_has_no_gradients() -> None:
     (found,) = plan_of(ROWS, SHARED, f"score = score if {PRODUCT} > 0 else 0.5 * score").products
     assert not found.is_differentiated
+
+
+@pytest.mark.parametrize(
+    ("score", "routes"),
+    [
+        (f"score + {PRODUCT}", [(Route.PRODUCTS, (Side.ROWS,)), (Route.PRODUCTS, (Side.COLUMNS,))]),
+        (
+            f"score + {PRODUCT} * a[b, h, q, 0]",
+            [(Route.PLACES, (Side.ROWS,)), (Route.PRODUCTS, (Side.COLUMNS,))],
+        ),
+        (f"score if {PRODUCT} > 0 else 0.5 * score", [(Route.NONE, ()), (Route.NONE, ())]),
+    ],
+)
+def test_the_plan_says_of_a_learned_input_that_products_give_its_gradient(
+    score: str, routes: list[tuple[Route, tuple[Side, ...]]]
+) -> None:
+    found = plan_of(ROWS, SHARED, f"score = {score}").learned
+    assert [(x.route, x.factor_of) for x in found] == routes
+
+
+@pytest.mark.parametrize("name", ["mla_rope", "tupe", "low_rank_bias"])
+def test_the_header_names_the_kernel_of_each_factors_gradient(name: str) -> None:
+    result = compile_spec(find_spec(name))
+    words = " ".join(result.text.split('"""')[1].split())
+    for x in result.plan.learned:
+        kernel = {Side.ROWS: "dQ", Side.COLUMNS: "dK/dV"}[x.factor_of[0]]
+        told = words.rpartition(f" {x.input.name}: ")[2].partition(".")[0]
+        assert f"a further matrix product of the {kernel} kernel" in told
+    assert "zeros" not in words
 
 
 def test_the_side_of_the_keys_is_the_one_that_reads_k_wherever_it_stands() -> None:
