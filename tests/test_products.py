@@ -14,8 +14,8 @@ from attngen.analysis.simplify import simplify_ir
 from attngen.ir.build import build
 from attngen.ir.nodes import SCORE, Op
 from attngen.ir.printer import print_ir
-from attngen.plan.base2 import SCALE
 from attngen.pipeline import compile_spec
+from attngen.plan.base2 import SCALE
 from attngen.plan.learned import Route, Side
 from attngen.plan.plan import Options, Plan, make_plan
 from attngen.plan.products import Adjoint
@@ -244,6 +244,33 @@ def test_where_a_rank_that_is_a_word_broadcasts_the_words_size_is_summed_over() 
     assert_matches_reference(variant, *tensors, **short)
     long = {name: x.expand(*x.shape[:-1], tensors[0].shape[3]) for name, x in short.items()}
     torch.testing.assert_close(variant.reference(*tensors, **short), variant.reference(*tensors, **long))
+
+
+@pytest.mark.parametrize("name", ["joined", "beside a learned table", "only the keys' side is learned"])
+def test_no_zeros_are_made_for_a_gradient_that_products_alone_give(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = VARIANTS.get(name, (ROWS.removesuffix(" grad"), SHARED, f"score = score + 0.3 * {PRODUCT}"))
+    variant = variant_of(*lines)
+    q, k, v = qkv(batch=2, heads=2, kv_heads=1, q_len=18, k_len=21)
+    inputs = inputs_of(variant)
+    for item in variant.ir.inputs:
+        inputs[item.name].requires_grad_(item.grad)
+    out = variant(q, k, v, **inputs)
+    made = []
+
+    def noted(make: Any) -> Any:
+        def zeros(*args: Any, **options: Any) -> Tensor:
+            made.append(make(*args, **options))
+            return made[-1]
+
+        return zeros
+
+    monkeypatch.setattr(torch, "zeros", noted(torch.zeros))
+    monkeypatch.setattr(Tensor, "new_zeros", noted(Tensor.new_zeros))
+    out.sum().backward()
+    given = {inputs[x.input.name].shape for x in plan_of(*lines).learned if not x.reads}
+    assert given and not given & {x.shape for x in made}
 
 
 @pytest.mark.parametrize("strides", ["transposed", "sliced", "expanded"])

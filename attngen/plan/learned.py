@@ -87,8 +87,8 @@ class Learned:
 
     ``axes`` are the words of a SUMS input's dimensions, "" for a dimension of size 1. ``reads_once`` says
     that no element is read twice, unless a dimension of the tensor broadcasts. ``reach`` holds the distances
-    at which the element of a BANDS input changes. ``factor_of`` has a side for each product whose factor it is;
-    what these give is added to what the elements give.
+    at which the element of a BANDS input changes. ``factor_of`` has a side for each product whose
+    factor it is, which gives it more.
     """
 
     input: Input
@@ -98,6 +98,11 @@ class Learned:
     reads_once: bool = False
     reach: Reach | None = None
     factor_of: tuple[Side, ...] = ()
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether all of the gradient, or a part of it, comes without a product. It may be zeros."""
+        return bool(self.reads) or not self.factor_of
 
 
 def learned_inputs(ir: AttentionIR, products: Sequence[Product]) -> tuple[Learned, ...]:
