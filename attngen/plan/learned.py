@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import reduce
 
 from attngen.analysis.derivative import gradients
@@ -53,7 +53,7 @@ class Route(Enum):
     NONE = "none"  # nothing differentiable reads it: zeros
 
 
-class Side(Enum):
+class Side(StrEnum):
     """Which factor of a product an input is."""
 
     ROWS = "rows"  # of the queries: its gradient comes with dQ
