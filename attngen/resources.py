@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -11,22 +12,30 @@ from attngen.errors import BuildError
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def _folder(name: str) -> Path:
-    """A shipped folder. The wheel puts it into ``attngen/_data``; a checkout has it at the root."""
+def _shipped(name: str) -> Path:
+    """A shipped folder or file. The wheel puts it into ``attngen/_data``; a checkout has it at the root."""
     packed = _PACKAGE / "_data" / name
-    return packed if packed.is_dir() else _PACKAGE.parent / name
+    return packed if packed.exists() else _PACKAGE.parent / name
+
+
+@cache
+def requirement(package: str) -> str:
+    """What the package asks of a dependency, as its metadata say it: ``torch>=2.11``."""
+    project = tomllib.loads(_shipped("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (found,) = (str(one) for one in project["dependencies"] if str(one).startswith(package + ">"))
+    return found
 
 
 @cache
 def grammar_text() -> str:
     """The grammar of the spec language, for lark."""
-    return (_folder("grammar") / "attention.lark").read_text(encoding="utf-8")
+    return (_shipped("grammar") / "attention.lark").read_text(encoding="utf-8")
 
 
 @cache
 def prelude_text() -> str:
     """The standard words (``causal``, ``softcap``, ...), written in the spec language."""
-    return (_folder("grammar") / "prelude.attn").read_text(encoding="utf-8")
+    return (_shipped("grammar") / "prelude.attn").read_text(encoding="utf-8")
 
 
 @cache
@@ -51,7 +60,7 @@ def user_tiles() -> tuple[str, str] | None:
 
 def template_dir() -> Path:
     """The folder of the Jinja templates (``triton/``, ``hopper/``)."""
-    return _folder("templates")
+    return _shipped("templates")
 
 
 def zoo_dir() -> Path:

@@ -26,15 +26,16 @@ Whole tiles of what all keep run without the mask.
 What is proven of it, for every call:
 
     - If q_len <= k_len, no row is empty: the key k = pos passes the mask in every row, with a score that is
-      not -inf where q and k are finite. Only otherwise is the division by the row's sum guarded, by the
-      forward of Triton.
+      not -inf where q and k are finite. Triton's forward guards the division by the row's sum only otherwise,
+      Gluon's always.
 
 Two forwards and three backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose last
 dimension is dense, and whose other strides and address are multiples of 16 bytes, run the warp-specialised
 ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the call fills the
-card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` or a learned input's gradient is
-asked for, and a backward of wide heads at those of 129 to 256, unless the latter is. Every other call runs
-Triton's.
+card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is asked for, and a backward of
+wide heads at those of 129 to 256. Every other call runs Triton's.
+
+Written for torch>=2.11 and triton>=3.6; it needs nothing else.
 """
 
 import copy
@@ -564,7 +565,7 @@ def weigh(
     if MASKED:
         column = one_by_one(column)
     column = column[None, :]
-    k = column  # past the last key it is masked, whatever it gives
+    k = column  # past the last key too: nothing is loaded at k, and those scores are masked
     logit = logits(dot)
     if MASKED:
         logit = tl.where(keeps(pos, k), logit, float("-inf"))
@@ -1983,7 +1984,7 @@ def accumulate_by_queries(
         if MASKED:
             column = one_by_one(column)
         column = column[None, :]
-        k = column  # past the last key it is masked, whatever it gives
+        k = column  # past the last key too: nothing is loaded at k, and those scores are masked
         logit = logits(dot)
         if MASKED:
             logit = tl.where(keeps(pos, k), logit, float("-inf"))
@@ -2224,7 +2225,7 @@ def constants_of(q, k, v, tile, tma):
     """The keyword arguments of a launch with this tile."""
     block_m, block_n, warps, stages = tile
     wide = max(16, triton.next_power_of_2(q.shape[3]))
-    exact = q.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    ieee = q.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
     return {
         "HEAD_DIM": q.shape[3],
         "V_DIM": v.shape[3],
@@ -2236,7 +2237,7 @@ def constants_of(q, k, v, tile, tma):
         "BLOCK_DV": max(min(wide, 64), triton.next_power_of_2(v.shape[3])),
         "EXACT": q.dtype == torch.float32,
         "TMA": tma,
-        "PRECISION": "ieee" if exact else "tf32",
+        "PRECISION": "ieee" if ieee else "tf32",
         "num_warps": warps,
         "num_stages": stages,
     }
@@ -2595,7 +2596,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_79e389144163_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_c32bec5b36f6_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2782,7 +2783,7 @@ def check_call(q, k, v, inputs, params, layout):
 
 
 def check_options(seed, deterministic):
-    """Refuse what would otherwise be ignored, or taken for something else."""
+    """Refuse what is not of its kind."""
     kinds = (numbers.Integral, torch.SymInt, torch.Tensor)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, kinds)):
         raise TypeError(f"seed: expected an int, an int64 tensor or None, got {type(seed).__name__}")
@@ -3065,7 +3066,7 @@ class Call:
         return out, lse, parts
 
     def backward(self, q, k, v, seed, p_, deterministic, out, lse, parts, d_out, d_lse, needs_q, needs_kv):
-        """As ``backward_operator``, where no learned input's gradient is asked for."""
+        """As ``backward_operator``."""
         dq, dk, dv = empty_backward(q, k, v, needs_q, needs_kv)
         tensors = (q, k, v, seed, out, lse, parts, d_out, dq, dk, dv)
         if d_lse is not None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def text_of(spec: str) -> str:
     return compile_spec(Source(spec, "x.attn")).text
 
 
+@cache
 def zoo_text(name: str) -> str:
     return text_of((zoo_dir() / f"{name}.attn").read_text())
 
@@ -97,6 +99,29 @@ def test_what_a_spec_does_not_use_leaves_no_trace(spec: str) -> None:
         "import attngen",
     ):
         assert absent not in text
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_module_speaks_of_learned_inputs_where_it_has_some(name: str) -> None:
+    ir = check_spec(Source((zoo_dir() / f"{name}.attn").read_text(), name)).ir
+    words = " ".join(zoo_text(name).split())
+    assert bool(re.search(r"\blearned inputs?\b", words)) is any(i.grad for i in ir.inputs)
+
+
+def test_the_header_names_the_versions_that_the_package_asks_for() -> None:
+    asked = re.findall(r'"((?:torch|triton)>=[\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert len(asked) == 2
+    assert f"Written for {asked[0]} and {asked[1]}" in zoo_text("causal").split('"""')[1]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_module_defines_no_function_that_nothing_reads(name: str) -> None:
+    nodes = list(ast.walk(ast.parse(zoo_text(name))))
+    defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+    read = {n.id for n in nodes if isinstance(n, ast.Name)}
+    read |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    called_by_others = {name, "_"}  # the public function, and what is registered with torch
+    assert {n for n in defined - read - called_by_others if not n.startswith("__")} == set()
 
 
 def test_text_is_the_same_in_every_process() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -171,6 +172,43 @@ def test_the_guard_goes_where_no_row_is_empty_and_asks_the_sizes_where_they_deci
     assert "\n    kept_any" in always
     sink = text_of("input s: float32[heads]", "sink = s[h]")
     assert "    if k_len == 0:\n        kept_any" in sink
+
+
+SINK = ("input s: float32[heads]", "sink = s[h]")
+CLIPPED = "weight = clamp(1.1 * weight - 0.02, 0.0, 1.0)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "backend", "told"),
+    [
+        ((), "hopper", "Nothing guards the division by the row's sum."),
+        (("sink = 0.0",), "triton", "Nothing guards the division by the row's sum."),
+        (("mask = causal",), "triton", "Only otherwise is the division by the row's sum guarded."),
+        (
+            ("mask = causal",),
+            "hopper",
+            "Triton's forward guards the division by the row's sum only otherwise, Gluon's",
+        ),
+        (
+            SINK,
+            "hopper",
+            "Triton's forward guards the division by the row's sum only otherwise, Gluon's always.",
+        ),
+        ((CLIPPED,), "triton", "The division by the row's sum is guarded all the same."),
+        (("sink = 0.0", CLIPPED), "triton", "The division by the row's sum is guarded all the same."),
+    ],
+)
+def test_the_docstring_says_which_forward_is_guarded(lines: tuple[str, ...], backend: str, told: str) -> None:
+    _, doc, code = text_of(*lines, backend=backend).split('"""', 2)
+    assert told in " ".join(doc.split())
+    found = re.findall(r"\n( +if [qk]_len .*:\n)? +kept_any = row_sum", code)
+    in_words = {
+        "Nothing": [],
+        "Only": ["if"],
+        "Triton's": ["if", "always"],
+        "The": ["always"],
+    }
+    assert ["if" if condition else "always" for condition in found] == in_words[told.split()[0]]
 
 
 def test_the_docstring_tells_each_fact_and_its_reason() -> None:

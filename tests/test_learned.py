@@ -13,6 +13,7 @@ from attngen.analysis.diagonal import NOWHERE, Reach
 from attngen.analysis.simplify import simplify_ir
 from attngen.ir.build import build
 from attngen.plan.learned import Learned, Route, learned_inputs
+from attngen.plan.products import products_of
 from attngen.source import Source
 from attngen.syntax.parse import parse
 from attngen.testing import assert_matches_reference
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def plan(*lines: str) -> tuple[Learned, ...]:
     source = Source("\n".join(["variant x", *lines]) + "\n", "x.attn")
-    return learned_inputs(simplify_ir(build(parse(source), source)))
+    ir = simplify_ir(build(parse(source), source))
+    return learned_inputs(ir, products_of(ir))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,21 @@ def test_a_function_of_the_distance_is_summed_along_diagonals_within_its_reach(
 
 def test_what_decides_only_a_mask_has_no_gradient() -> None:
     (found,) = plan("input x: float32[heads] grad", "mask = dist < x[h]", "score = score + floor(x[h])")
-    assert found.reads == ()
+    assert (found.route, found.reads) == (Route.NONE, ())
+
+
+@pytest.mark.parametrize(
+    ("clauses", "told"),
+    [
+        (("sink = x[h]",), "one number for each query's sink, then torch's sum"),
+        (("score = score + x[h] * dist",), "each query's sum over its keys, then torch's sum"),
+        (("score = score + x[h] * dist", "sink = x[h]"), "each query's sum over its keys and its sink, then"),
+        (("mask = dist < x[h]",), "nothing differentiable reads it; zeros."),
+    ],
+)
+def test_the_header_says_what_each_query_adds_up(clauses: tuple[str, ...], told: str) -> None:
+    text = variant_of("input x: float32[heads] grad", *clauses).source
+    assert f"x: {told}" in " ".join(text.split('"""')[1].split())
 
 
 # ---- The kernels ------------------------------------------------------------------------------------------

@@ -14,10 +14,13 @@ from attngen.analysis.simplify import simplify_ir
 from attngen.ir.build import build
 from attngen.ir.nodes import SCORE, Op
 from attngen.ir.printer import print_ir
+from attngen.pipeline import compile_spec
 from attngen.plan.base2 import SCALE
+from attngen.plan.learned import Route, Side
 from attngen.plan.plan import Options, Plan, make_plan
 from attngen.plan.products import Adjoint
 from attngen.source import Source
+from attngen.spec_file import find_spec
 from attngen.syntax.parse import parse
 from attngen.testing import assert_matches_reference
 from attngen.testing.tensor import Recipe
@@ -81,6 +84,35 @@ def test_two_products_join_too_and_one_that_is_read_apart_does_not() -> None:
 def test_a_product_that_only_comparisons_read_has_no_gradients() -> None:
     (found,) = plan_of(ROWS, SHARED, f"score = score if {PRODUCT} > 0 else 0.5 * score").products
     assert not found.is_differentiated
+
+
+@pytest.mark.parametrize(
+    ("score", "routes"),
+    [
+        (f"score + {PRODUCT}", [(Route.PRODUCTS, (Side.ROWS,)), (Route.PRODUCTS, (Side.COLUMNS,))]),
+        (
+            f"score + {PRODUCT} * a[b, h, q, 0]",
+            [(Route.PLACES, (Side.ROWS,)), (Route.PRODUCTS, (Side.COLUMNS,))],
+        ),
+        (f"score if {PRODUCT} > 0 else 0.5 * score", [(Route.NONE, ()), (Route.NONE, ())]),
+    ],
+)
+def test_the_plan_says_of_a_learned_input_that_products_give_its_gradient(
+    score: str, routes: list[tuple[Route, tuple[Side, ...]]]
+) -> None:
+    found = plan_of(ROWS, SHARED, f"score = {score}").learned
+    assert [(x.route, x.factor_of) for x in found] == routes
+
+
+@pytest.mark.parametrize("name", ["mla_rope", "tupe", "low_rank_bias"])
+def test_the_header_names_the_kernel_of_each_factors_gradient(name: str) -> None:
+    result = compile_spec(find_spec(name))
+    words = " ".join(result.text.split('"""')[1].split())
+    for x in result.plan.learned:
+        kernel = {Side.ROWS: "dQ", Side.COLUMNS: "dK/dV"}[x.factor_of[0]]
+        told = words.rpartition(f" {x.input.name}: ")[2].partition(".")[0]
+        assert f"a further matrix product of the {kernel} kernel" in told
+    assert "zeros" not in words
 
 
 def test_the_side_of_the_keys_is_the_one_that_reads_k_wherever_it_stands() -> None:
@@ -212,6 +244,33 @@ def test_where_a_rank_that_is_a_word_broadcasts_the_words_size_is_summed_over() 
     assert_matches_reference(variant, *tensors, **short)
     long = {name: x.expand(*x.shape[:-1], tensors[0].shape[3]) for name, x in short.items()}
     torch.testing.assert_close(variant.reference(*tensors, **short), variant.reference(*tensors, **long))
+
+
+@pytest.mark.parametrize("name", ["joined", "beside a learned table", "only the keys' side is learned"])
+def test_no_zeros_are_made_for_a_gradient_that_products_alone_give(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = VARIANTS.get(name, (ROWS.removesuffix(" grad"), SHARED, f"score = score + 0.3 * {PRODUCT}"))
+    variant = variant_of(*lines)
+    q, k, v = qkv(batch=2, heads=2, kv_heads=1, q_len=18, k_len=21)
+    inputs = inputs_of(variant)
+    for item in variant.ir.inputs:
+        inputs[item.name].requires_grad_(item.grad)
+    out = variant(q, k, v, **inputs)
+    made = []
+
+    def noted(make: Any) -> Any:
+        def zeros(*args: Any, **options: Any) -> Tensor:
+            made.append(make(*args, **options))
+            return made[-1]
+
+        return zeros
+
+    monkeypatch.setattr(torch, "zeros", noted(torch.zeros))
+    monkeypatch.setattr(Tensor, "new_zeros", noted(Tensor.new_zeros))
+    out.sum().backward()
+    given = {inputs[x.input.name].shape for x in plan_of(*lines).learned if not x.reads}
+    assert given and not given & {x.shape for x in made}
 
 
 @pytest.mark.parametrize("strides", ["transposed", "sliced", "expanded"])

@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_no_tests(wheel: Path) -> N
         files = [p.relative_to(ROOT / folder).as_posix() for p in (ROOT / folder).rglob("*") if p.is_file()]
         assert files
         assert {f"{packed}/{file}" for file in files if "__pycache__" not in file} <= names
-    assert "attngen/plan/tiles.csv" in names
+    assert {"attngen/plan/tiles.csv", "attngen/_data/pyproject.toml"} <= names
     for spec in (ROOT / "attngen/zoo").glob("*.attn"):
         assert f"attngen/zoo/{spec.name}" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"attngen"}

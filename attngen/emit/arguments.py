@@ -69,6 +69,7 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
         host_math="math." in computed,
         host_float32="float32(" in computed,
         host_float64="float64(" in computed,
+        host_strides=any("input_strides(" in text for text in passed),
         by_pointers=BY_POINTERS,
         tiles=_tiles(plan),
     )

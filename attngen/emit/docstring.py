@@ -12,14 +12,16 @@ from attngen.ir.nodes import AttentionIR
 from attngen.ir.printer import print_ir
 from attngen.ir.types import Type
 from attngen.plan.plan import Plan
+from attngen.resources import requirement
 
 _WHEN_GLUON = """\
 Two forwards and {backwards} backwards: on GPUs of compute capability 9.x, float16 and bfloat16 tensors whose
 last dimension is dense, and whose other strides and address are multiples of 16 bytes, run the
 warp-specialised ones, in Gluon: the forward at the head dimensions that have a tile in HOPPER_TILES, if the
-call fills the card (FILLED), the backward at those of {first} to 128, unless ``deterministic`` or {gradient}
-is asked for{wide}. Every other call runs Triton's."""
-_WIDE = ", and a backward of wide heads at those of 129 to 256, unless the latter is"
+call fills the card (FILLED), the backward at those of {first} to 128, unless ``deterministic``{gradient} is
+asked for{wide}. Every other call runs Triton's."""
+_GRADIENT = " or a learned input's gradient"
+_WIDE = ", and a backward of wide heads at those of 129 to 256"
 
 # Beside it, where an input comes in tiles; and where the backward gathers its gradient.
 _WHEN_DENSE = """\
@@ -46,6 +48,7 @@ def module_docstring(plan: Plan) -> str:
     parts += _when_gluon(plan)
     if plan.backend.is_refused:
         parts.append(f"Triton's kernels alone: {plan.backend.reason}.")
+    parts.append(f"Written for {requirement('torch')} and {requirement('triton')}; it needs nothing else.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,16 +57,14 @@ def _when_gluon(plan: Plan) -> list[str]:
     hopper = plan.backend.hopper
     if hopper is None:
         return []
+    gradient = _GRADIENT if plan.learned else ""
     if hopper.dense is None:
-        words = (
-            {"backwards": "three", "wide": _WIDE}
-            if hopper.wide_backward
-            else {"backwards": "two", "wide": ""}
-        )
-        return [_joined(_WHEN_GLUON, first=33, gradient="a learned input's gradient", **words)]
-    name, gradient, gathered = hopper.dense.input.name, "a learned input's gradient", ""
+        wide = _WIDE + ", unless the latter is" * bool(plan.learned) if hopper.wide_backward else ""
+        backwards = "three" if hopper.wide_backward else "two"
+        return [_joined(_WHEN_GLUON, backwards=backwards, first=33, gradient=gradient, wide=wide)]
+    name, gathered = hopper.dense.input.name, ""
     if plan.gathers_dense:
-        gradient = f"the gradient of {name} where more than two of batch * heads share an element of it"
+        gradient = f" or the gradient of {name} where more than two of batch * heads share an element of it"
         gathered = _GATHERED
     when = _joined(_WHEN_GLUON, backwards="two", first=65, gradient=gradient, wide="")
     return [when, _joined(_WHEN_DENSE + gathered, name=name)]
@@ -105,7 +106,7 @@ def _determinism(has_fused_backward: bool) -> tuple[str, ...]:
             "unless ``deterministic``, which by default is what torch.use_deterministic_algorithms says. All",
             "else gives the same bits twice.",
         )
-    return ("S of q, k, v and out. ``deterministic`` may be anything: these kernels always are.",)
+    return ("S of q, k, v and out. ``deterministic`` changes nothing: these kernels always are.",)
 
 
 def _arguments(ir: AttentionIR) -> list[str]:

@@ -9,6 +9,7 @@ from attngen.analysis.nonempty import MaybeEmpty, Sizes
 from attngen.ir.nodes import AttentionIR, Expr, Op, postorder
 from attngen.ir.printer import print_expr
 from attngen.plan.plan import Plan
+from attngen.plan.weights import Forward
 
 _NO_SUM = "No weight is divided by a sum: a row that keeps nothing gives out = 0 without a guard."
 _WIDEST = 60  # columns of an expression that a sentence can hold
@@ -31,18 +32,26 @@ def _rows(plan: Plan) -> Iterator[str]:
         yield f"A row may be empty, since {lacks}. It gives out = 0 and {lse}."
         return
     if proof.key is None:
-        yield "No row is empty: the sink's logit is finite. Nothing guards the division by the row's sum."
+        yield f"No row is empty: the sink's logit is finite. {_guards(plan, proof.sizes)}"
         return
     key = print_expr(proof.key)
     masked = "passes the mask in every row" if ir.mask.op is not Op.CONST else "is in every row"
     why = f"the key k = {key} {masked}, with a score that is not -inf where q and k are finite"
     if proof.sizes is Sizes.ANY:
-        yield f"No row is empty: {why}. Nothing guards the division by the row's sum."
+        yield f"No row is empty: {why}. {_guards(plan, proof.sizes)}"
     else:
-        yield (
-            f"If {proof.sizes.value}, no row is empty: {why}. Only otherwise is the division by the row's "
-            f"sum guarded{', by the forward of Triton' if plan.backend.hopper is not None else ''}."
-        )
+        yield f"If {proof.sizes.value}, no row is empty: {why}. {_guards(plan, proof.sizes)}"
+
+
+def _guards(plan: Plan, sizes: Sizes) -> str:
+    """Which forward looks for empty rows before it divides, though the calls of these sizes have none."""
+    if plan.weights.forward is Forward.TWO_PASSES:
+        return "The division by the row's sum is guarded all the same."
+    if sizes is Sizes.ANY:
+        return "Nothing guards the division by the row's sum."
+    if plan.backend.hopper is None:
+        return "Only otherwise is the division by the row's sum guarded."
+    return "Triton's forward guards the division by the row's sum only otherwise, Gluon's always."
 
 
 def _readers(ir: AttentionIR) -> str:

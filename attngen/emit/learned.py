@@ -271,6 +271,7 @@ def _input(
         gradient=scope.names.gradient(item.name),
         position=3 + scope.ir.inputs.index(item),
         is_read=bool(own),
+        is_gathered=learned.is_gathered,
         in_places=learned.route in _PLACED and bool(own),
         is_dense=learned.route is Route.DENSE,
         is_band=learned.route is Route.BANDS,

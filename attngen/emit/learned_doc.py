@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from attngen.analysis.diagonal import Reach
 from attngen.emit.prose import folded
-from attngen.plan.learned import Learned, Route
+from attngen.plan.learned import Learned, Route, Side
 from attngen.plan.plan import Plan
 
-_SUMS = "each query's sum over its keys, then torch's sum over what the input does not index."
+_SUMS = "{each}, then torch's sum over what the input does not index."
 _DENSE = {
     True: "an element for each score, stored once; where the tensor broadcasts over batch or heads, a "
     "program owns each tile and adds them up in order.",
     False: "an element for each query and key; a program owns each tile of them and adds up the batches "
     "and heads that read it, in order.",
+}
+_PRODUCTS = {
+    Side.ROWS: "dS times the other factor, a further matrix product of the dQ kernel",
+    Side.COLUMNS: "dS' times the other factor, a further matrix product of the dK/dV kernel",
 }
 _PLACES = "whole numbers, which add up to the same in any order: a first pass finds their unit."
 
@@ -43,10 +47,23 @@ def far_paragraph(plan: Plan) -> str:
 
 
 def _how(learned: Learned) -> str:
-    if not learned.reads:
+    if learned.route is Route.NONE:
         return "nothing differentiable reads it; zeros."
+    parts = [] if learned.route is Route.PRODUCTS else [_of_elements(learned)]
+    parts += [_of_factors(learned)] if learned.factor_of else []
+    return " Added to that, ".join(parts)
+
+
+def _of_factors(learned: Learned) -> str:
+    """What the products give whose factor it is."""
+    products = "; ".join(_PRODUCTS[side] for side in dict.fromkeys(learned.factor_of))
+    return f"{products}; then torch's sum over what the input does not index."
+
+
+def _of_elements(learned: Learned) -> str:
+    """What each element gets that is read alone."""
     if learned.route is Route.SUMS:
-        return _SUMS
+        return _SUMS.format(each=_each_query(learned))
     if learned.route is Route.DENSE:
         return _DENSE[learned.reads_once]
     if learned.route is Route.PLACES:
@@ -56,6 +73,14 @@ def _how(learned: Learned) -> str:
         return "a sum for each distance, along the diagonals of tiles."
     within = _within(learned.reach)
     return f"a sum for each distance with {within}, along the diagonals of tiles, and each query's beyond."
+
+
+def _each_query(learned: Learned) -> str:
+    """What a query adds up before torch does. A sink has no keys."""
+    over_keys = any(r.by_score is not None or r.by_weight is not None for r in learned.reads)
+    if all(r.by_sink is None for r in learned.reads):
+        return "each query's sum over its keys"
+    return "each query's sum over its keys and its sink" if over_keys else "one number for each query's sink"
 
 
 def _within(reach: Reach) -> str:

@@ -172,7 +172,7 @@ def _learned(
     scope: Scope, products: tuple[Product, ...], views: list[ProductView]
 ) -> Iterator[LearnedFactor]:
     """For each input declared ``grad``, in their order, the factors whose gradients add up to its own."""
-    read = {str(node.value) for x in scope.plan.learned for node in (r.load for r in x.reads)}
+    place = 0
     for x in scope.plan.learned:
         factors = tuple(
             side
@@ -180,4 +180,5 @@ def _learned(
             for factor, side in ((p.rows, view.rows), (p.columns, view.columns))
             if factor.input.name == x.input.name and side.gradient
         )
-        yield LearnedFactor(scope.names.own(x.input.name), x.input.name in read, factors)
+        yield LearnedFactor(scope.names.own(x.input.name), x.is_gathered, place, factors)
+        place += x.is_gathered

@@ -314,6 +314,7 @@ class LearnedInput:
     gradient: str
     position: int
     is_read: bool
+    is_gathered: bool
     in_places: bool
     is_dense: bool
     is_band: bool
@@ -444,6 +445,10 @@ class LearnedView:
         return any(x.is_read and not x.in_places and not x.is_band for x in self.learned)
 
     @property
+    def gathered_names(self) -> str:
+        return ", ".join(x.name for x in self.learned if x.is_gathered)
+
+    @property
     def measures(self) -> bool:
         """Whether parts of some gradient may share places, so that their magnitude must be known first."""
         return bool(self.units)
@@ -564,10 +569,15 @@ class ProductView:
 
 @dataclass(frozen=True)
 class LearnedFactor:
-    """An input declared ``grad``: whether single elements are read, and where it is a product's factor."""
+    """An input declared ``grad``, and where it is a product's factor.
+
+    Where ``is_gathered``, its gradient or a part of it comes without a product, and ``place`` is its place
+    among those.
+    """
 
     name: str
-    is_read: bool
+    is_gathered: bool
+    place: int
     factors: tuple[FactorView, ...]
 
 
@@ -670,6 +680,7 @@ class Launch:
     host_math: bool
     host_float32: bool
     host_float64: bool
+    host_strides: bool
     by_pointers: int  # the widest heads that short work reads by pointers
     tiles: tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
 

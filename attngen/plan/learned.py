@@ -9,6 +9,7 @@ program owns:
     bias[b, h, q, k]               ->  DENSE: each part is stored where it belongs, once
     bias[h, q, k]                  ->  DENSE: a program owns a tile and adds up the batch, one after the other
     table[h, path[b, q, k]]        ->  PLACES, added up in whole numbers
+    dot(a[b, h, q], c[b, k])       ->  PRODUCTS, rows of further matrix products (see ``plan.products``)
 
 Floating-point sums depend on their order, and atomics have none. SUMS, BANDS and DENSE add in an order that
 the launch fixes. For PLACES, whatever the index, sums of whole numbers: each part is rounded to a multiple of
@@ -21,8 +22,9 @@ each query; only the band of tiles where the element changes is visited again, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
 from functools import reduce
 
 from attngen.analysis.derivative import gradients
@@ -32,6 +34,7 @@ from attngen.analysis.simplify import simple
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves
 from attngen.plan.base2 import argument_of, over_product
 from attngen.plan.far import distances_of, reach_of_load
+from attngen.plan.products import Product
 
 _ZERO = const(0.0)
 
@@ -46,6 +49,15 @@ class Route(Enum):
     BANDS = "bands"  # a sum for each distance, then over the distances that read one element
     DENSE = "dense"  # a tile of the input for each tile of scores; what broadcasts is added up in order
     PLACES = "places"  # each part goes to the place that was read
+    PRODUCTS = "products"  # no element is read alone: rows of a matrix product, for each product it is in
+    NONE = "none"  # nothing differentiable reads it: zeros
+
+
+class Side(StrEnum):
+    """Which factor of a product an input is."""
+
+    ROWS = "rows"  # of the queries: its gradient comes with dQ
+    COLUMNS = "columns"  # of the keys: with dK and dV
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,12 @@ class Read:
 
 @dataclass(frozen=True)
 class Learned:
-    """A learned input, every place that reads it, and the route of its gradient.
+    """A learned input, every place that reads an element of it, and the route of what these give it.
 
     ``axes`` are the words of a SUMS input's dimensions, "" for a dimension of size 1. ``reads_once`` says
     that no element is read twice, unless a dimension of the tensor broadcasts. ``reach`` holds the distances
-    at which the element of a BANDS input changes.
+    at which the element of a BANDS input changes. ``factor_of`` has a side for each product whose
+    factor it is, which gives it more.
     """
 
     input: Input
@@ -84,18 +97,36 @@ class Learned:
     axes: tuple[str, ...] = ()
     reads_once: bool = False
     reach: Reach | None = None
+    factor_of: tuple[Side, ...] = ()
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether all of the gradient, or a part of it, comes without a product. It may be zeros."""
+        return bool(self.reads) or not self.factor_of
 
 
-def learned_inputs(ir: AttentionIR) -> tuple[Learned, ...]:
+def learned_inputs(ir: AttentionIR, products: Sequence[Product]) -> tuple[Learned, ...]:
     """The plan for each input declared ``grad``, in the order of their declarations."""
-    return tuple(_learned(ir, item) for item in ir.inputs if item.grad)
+    return tuple(_with_factors(_learned(ir, item), products) for item in ir.inputs if item.grad)
+
+
+def _with_factors(learned: Learned, products: Sequence[Product]) -> Learned:
+    """The same, and the products that give it more."""
+    sides = [
+        side
+        for p in products
+        for side, factor in ((Side.ROWS, p.rows), (Side.COLUMNS, p.columns))
+        if p.is_differentiated and factor.input == learned.input
+    ]
+    route = Route.PRODUCTS if sides and not learned.reads else learned.route
+    return replace(learned, route=route, factor_of=tuple(sides))
 
 
 def _learned(ir: AttentionIR, item: Input) -> Learned:
     reads = _reads(ir, item)
     axes = [_axes(item, read.load) for read in reads]
     if not reads:
-        return Learned(item, Route.SUMS, reads)
+        return Learned(item, Route.NONE, reads)
     same = axes[0] if len(set(axes)) == 1 else None
     if same is not None and all(read.is_by_row for read in reads):
         return Learned(item, Route.SUMS, reads, same)

@@ -152,6 +152,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
     """Decide everything."""
     weights, keep = weights_of(ir), sides_apart(ir)
     logits = where_kept(base2(ir), keep)
+    products = products_of(ir)
     key_loops, query_loops = loops_of(ir)
     return Plan(
         ir=ir,
@@ -167,9 +168,9 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         weights=weights,
         backend=choose_backend(ir, logits, key_loops, options.backend, options.table),
         keep=keep,
-        learned=learned_inputs(ir),
+        learned=learned_inputs(ir, products),
         far=_far(ir, logits, (key_loops, query_loops)),
-        products=products_of(ir),
+        products=products,
     )
 
 
