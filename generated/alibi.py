@@ -36,6 +36,19 @@ card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is a
 wide heads at those of 129 to 256. Every other call runs Triton's.
 
 Written for torch>=2.11 and triton>=3.6; it needs nothing else.
+
+Sections and their lines:
+
+      76  The variant
+     117  What every kernel shares
+     199  Forward
+     339  Forward on Hopper
+     806  Backward
+    1169  Backward on Hopper
+    1548  Backward of wide heads on Hopper
+    2000  Launch
+    2488  Operators and the call
+    2706  Calls seen before
 """
 
 import copy
@@ -2475,7 +2488,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_beaf33082f8b_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_52823f195021_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

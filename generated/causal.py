@@ -33,6 +33,19 @@ card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is a
 wide heads at those of 129 to 256. Every other call runs Triton's.
 
 Written for torch>=2.11 and triton>=3.6; it needs nothing else.
+
+Sections and their lines:
+
+      73  The variant
+     113  What every kernel shares
+     195  Forward
+     332  Forward on Hopper
+     794  Backward
+    1151  Backward on Hopper
+    1525  Backward of wide heads on Hopper
+    1970  Launch
+    2446  Operators and the call
+    2632  Calls seen before
 """
 
 import copy
@@ -2433,7 +2446,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_6c40070393f5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_263268e646c7_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -36,6 +36,19 @@ card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is a
 wide heads at those of 129 to 256. Every other call runs Triton's.
 
 Written for torch>=2.11 and triton>=3.6; it needs nothing else.
+
+Sections and their lines:
+
+      76  The variant
+     116  What every kernel shares
+     222  Forward
+     365  Forward on Hopper
+     877  Backward
+    1248  Backward on Hopper
+    1651  Backward of wide heads on Hopper
+    2112  Launch
+    2609  Operators and the call
+    2830  Calls seen before
 """
 
 import copy
@@ -2596,7 +2609,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_c32bec5b36f6_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_6b486d7846d5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -37,6 +37,19 @@ card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is a
 wide heads at those of 129 to 256. Every other call runs Triton's.
 
 Written for torch>=2.11 and triton>=3.6; it needs nothing else.
+
+Sections and their lines:
+
+      77  The variant
+     134  What every kernel shares
+     229  Forward
+     397  Forward on Hopper
+     882  Backward
+    1260  Backward on Hopper
+    1641  Backward of wide heads on Hopper
+    2102  Launch
+    2587  Operators and the call
+    2790  Calls seen before
 """
 
 import copy
@@ -2574,7 +2587,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_e5d1abca09b8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_292b3556ec7f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

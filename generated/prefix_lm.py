@@ -36,6 +36,19 @@ card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is a
 wide heads at those of 129 to 256. Every other call runs Triton's.
 
 Written for torch>=2.11 and triton>=3.6; it needs nothing else.
+
+Sections and their lines:
+
+      76  The variant
+     122  What every kernel shares
+     204  Forward
+     345  Forward on Hopper
+     815  Backward
+    1182  Backward on Hopper
+    1568  Backward of wide heads on Hopper
+    2029  Launch
+    2517  Operators and the call
+    2735  Calls seen before
 """
 
 import copy
@@ -2504,7 +2517,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_7d58c3695b44_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_74aa1dbcaa12_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

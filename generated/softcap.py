@@ -37,6 +37,19 @@ card (FILLED), the backward at those of 33 to 128, unless ``deterministic`` is a
 wide heads at those of 129 to 256. Every other call runs Triton's.
 
 Written for torch>=2.11 and triton>=3.6; it needs nothing else.
+
+Sections and their lines:
+
+      77  The variant
+     126  What every kernel shares
+     221  Forward
+     387  Forward on Hopper
+     867  Backward
+    1240  Backward on Hopper
+    1618  Backward of wide heads on Hopper
+    2073  Launch
+    2558  Operators and the call
+    2761  Calls seen before
 """
 
 import copy
@@ -2545,7 +2558,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_29c6873f4e42_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_2b434a53b6bf_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
