@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from spec_strategies import specs as odd_specs
+from zoo_share import share
 
 from attngen.emit.compose import make_view
 from attngen.emit.prose import escaped, folded, paragraph
@@ -26,6 +27,7 @@ from attngen.testing import specs
 
 ROOT = Path(__file__).parents[1]
 ZOO = sorted(path.stem for path in zoo_dir().glob("*.attn"))
+EACH = 3  # emitting a module takes some 0.3 s: the others are slow tests
 
 
 def text_of(spec: str) -> str:
@@ -37,8 +39,11 @@ def zoo_text(name: str) -> str:
     return text_of((zoo_dir() / f"{name}.attn").read_text())
 
 
-def test_the_zoos_modules_are_clean_as_rendered(tmp_path: Path) -> None:
-    for name in ZOO:
+@pytest.mark.parametrize(
+    "names", [ZOO[::EACH], pytest.param(ZOO, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_the_zoos_modules_are_clean_as_rendered(names: list[str], tmp_path: Path) -> None:
+    for name in names:
         (tmp_path / f"{name}.py").write_text(zoo_text(name))
     config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", "--output-format", "concise"]
     run = subprocess.run(
@@ -50,7 +55,7 @@ def test_the_zoos_modules_are_clean_as_rendered(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", share(ZOO, EACH))
 def test_a_module_holds_its_spec_and_its_reason(name: str) -> None:
     spec = (zoo_dir() / f"{name}.attn").read_text()
     ir = check_spec(Source(spec, name)).ir
@@ -101,7 +106,7 @@ def test_what_a_spec_does_not_use_leaves_no_trace(spec: str) -> None:
         assert absent not in text
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", share(ZOO, EACH))
 def test_a_module_speaks_of_learned_inputs_where_it_has_some(name: str) -> None:
     ir = check_spec(Source((zoo_dir() / f"{name}.attn").read_text(), name)).ir
     words = " ".join(zoo_text(name).split())
@@ -114,7 +119,7 @@ def test_the_header_names_the_versions_that_the_package_asks_for() -> None:
     assert f"Written for {asked[0]} and {asked[1]}" in zoo_text("causal").split('"""')[1]
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", share(ZOO, EACH))
 def test_a_module_defines_no_function_that_nothing_reads(name: str) -> None:
     nodes = list(ast.walk(ast.parse(zoo_text(name))))
     defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
