@@ -138,8 +138,8 @@ def test_what_the_gluon_kernels_lack_keeps_triton_alone_and_plan_and_module_say_
 @pytest.mark.compiled
 @pytest.mark.parametrize(("name", "kernel"), [("causal", KERNEL), ("sliding_window", "forward_kernel")])
 def test_a_head_dim_without_a_tile_keeps_tritons_forward(name: str, kernel: str) -> None:
-    built = compile_spec(find_spec(name))
-    assert {KERNEL, "forward_kernel"} & launched(built, "sm_90", 64).keys() == {kernel}
+    found = launched(compile_spec(find_spec(name)), "sm_90", 64)  # a usual call's kernels come first
+    assert next(name for name in found if name in (KERNEL, "forward_kernel")) == kernel
 
 
 @pytest.mark.parametrize("name", ["t5", "relative_table"])
@@ -193,8 +193,8 @@ def test_tiles_keep_within_the_registers_of_a_multiprocessor() -> None:
 @pytest.mark.compiled
 def test_only_sm_90_and_16_bits_take_it() -> None:
     built = zoo("causal")
-    assert KERNEL in launched(built, "sm_90", 64)
-    assert "forward_kernel" not in launched(built, "sm_90", 64)
+    of_usual_calls_first = [name for name in launched(built, "sm_90", 64) if name.endswith("forward_kernel")]
+    assert of_usual_calls_first == [KERNEL, "forward_kernel"]
     assert KERNEL not in launched(built, "sm_90", 64, "float32")
     for target in ("sm_80", "sm_100", "gfx942"):
         assert KERNEL not in launched(built, target, 64)
