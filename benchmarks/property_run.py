@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from attngen.bench.inputs import plausible_inputs, plausible_params
 from attngen.bench.machine import cuda_goes_on, machine, one_line
 from attngen.bench.measure import short
 from attngen.bench.table import columns
@@ -35,7 +34,7 @@ from attngen.errors import AttnGenError
 from attngen.spec_file import find_spec, zoo_names
 from attngen.testing.reach import small_consts
 from attngen.testing.run import run_property_tests
-from attngen.testing.tensor import STRIDES, Recipe
+from attngen.testing.tensor import STRIDES
 from attngen.tune.workers import Workers
 from attngen.variant import Variant, build_variant
 
@@ -117,28 +116,9 @@ def variant_of(cell: Cell) -> Variant:
 
 
 def build(cell: Cell, device: str) -> str:
-    """Compile a cell's kernels into Triton's cache on disk, by one call; says what went wrong."""
-    try:
-        variant = variant_of(cell)
-        dim = cell.head_dims[0]
-
-        def tensor(heads: int, seed: int) -> torch.Tensor:
-            shape = (2, heads, 33, dim)
-            return Recipe(shape, cell.dtypes[0], cell.strides[0], seed=seed).build(device)
-
-        q, k, v, d_out = tensor(2, 0), tensor(1, 1), tensor(1, 2), tensor(2, 3)
-        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-        keywords: dict[str, Any] = {**plausible_inputs(variant.ir, q, k, v), **plausible_params(variant.ir)}
-        if variant.ir.is_softmax:
-            out, lse = variant(*leaves, return_lse=True, **keywords)
-            torch.autograd.grad([out, lse], leaves, [d_out, torch.ones_like(lse)])
-        else:
-            torch.autograd.grad(variant(*leaves, **keywords), leaves, d_out)
-        if device != "cpu":
-            torch.cuda.synchronize()
-    except Exception as error:
-        return f"{cell.spec} {cell.dtypes[0]} {cell.head_dims[0]} {cell.strides[0]}: {short(error)}"
-    return ""
+    """Compile a cell's kernels into Triton's cache on disk, by one example; says what went wrong."""
+    outcome = judge(replace(cell, examples=1), device)
+    return outcome.failure and f"{cell.spec} {cell.dtypes[0]} {cell.head_dims[0]} {cell.strides[0]}: failed"
 
 
 def judge(cell: Cell, device: str) -> Outcome:

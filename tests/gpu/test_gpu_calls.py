@@ -130,8 +130,8 @@ def test_a_call_runs_on_the_device_of_its_tensors() -> None:
     variant, x = attngen.load("alibi"), tensors(device="cuda:1")
     with torch.cuda.device(0):
         got = run(variant, x)
+        assert torch.cuda.current_device() == 0
     assert got["dq"].device == torch.device("cuda:1")
-    assert torch.cuda.current_device() == 0
     want = variant.reference(x.q.detach(), x.k.detach(), x.v.detach(), **keywords(variant, x))
     assert isinstance(want, torch.Tensor)
     assert relative(got["out"], want) < 1e-2
