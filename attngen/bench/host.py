@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from attngen.bench.measure import short
-from attngen.bench.peers import Peer, make_case
+from attngen.bench.peers import Case, Peer, make_case
 from attngen.bench.rows import Row, Shape
 from attngen.spec_file import find_spec
 
@@ -29,10 +30,11 @@ SHAPE = Shape("host", 1, 16, 512, 64)  # small enough that the GPU is always don
 
 @dataclass(frozen=True)
 class HostTime:
-    """Microseconds a forward call: with gradients recorded, and under ``torch.no_grad``."""
+    """Microseconds of a forward under ``torch.no_grad``, a recorded forward, and forward and backward."""
 
-    training: float
     inference: float
+    training: float
+    both: float
 
 
 def host_times(row: Row, peers: tuple[Peer, ...], dtype: torch.dtype) -> dict[str, HostTime | str]:
@@ -47,13 +49,18 @@ def host_times(row: Row, peers: tuple[Peer, ...], dtype: torch.dtype) -> dict[st
             case = make_case(row, SHAPE, dtype, device)
             call = peer.prepare(case)
             once = partial(call, case.q, case.k, case.v)
-            training = _microseconds(once)
             with torch.no_grad():
                 inference = _microseconds(once)
-            found[peer.name] = HostTime(training, inference)
+            found[peer.name] = HostTime(
+                inference, _microseconds(once), _microseconds(partial(_both, case, once))
+            )
         except Exception as error:
             found[peer.name] = short(error)
     return found
+
+
+def _both(case: Case, forward: Callable[[], Tensor]) -> None:
+    torch.autograd.grad(forward(), list(case.leaves.values()), case.d_out)
 
 
 def _microseconds(call: Callable[[], object], calls: int = 200, rounds: int = 7) -> float:

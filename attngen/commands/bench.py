@@ -152,18 +152,18 @@ def _host_section(settings: Settings) -> str:
     from attngen.bench.peers import variant_of
     from attngen.bench.table import columns
 
-    cells = [["variant", "mode", *(peer.title for peer in settings.peers)]]
+    modes = {"inference": "forward, no gradients", "training": "forward", "both": "forward and backward"}
+    cells = [["variant", "call", *(peer.title for peer in settings.peers)]]
     for row in settings.rows:
         times = host_times(row, settings.peers, settings.dtype)
-        for mode in ("training", "inference"):
-            shown = [_microseconds(times[peer.name], mode) for peer in settings.peers]
-            cells.append([row.title if mode == "training" else "", mode, *shown])
+        for name, (mode, title) in zip([row.title, "", ""], modes.items(), strict=True):
+            cells.append([name, title, *(_microseconds(times[peer.name], mode) for peer in settings.peers)])
     first = [["variant", "forward", "forward and backward"]]
     for row in settings.rows:
         if not variant_of(row).ir.inputs:
             taken = [first_call(row.spec, backward=backward) for backward in (False, True)]
             first.append([row.title, *map(str, taken)])
-    parts = [f"## Host time\n\nMicroseconds a forward call, {SHAPE}:\n\n{columns(cells, left=2)}\n"]
+    parts = [f"## Host time\n\nMicroseconds a call takes the host, {SHAPE}:\n\n{columns(cells, left=2)}\n"]
     if len(first) > 1:
         parts.append(
             "Seconds from a spec that was never built to its first result, B1 H4 S512 D128; of these, to its"
