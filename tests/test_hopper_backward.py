@@ -225,8 +225,8 @@ def _reached(text: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("name", ["packed_documents", "shared_prefix", "alibi_documents", "causal"])
 def test_between_a_search_by_all_warps_and_what_they_hand_over_they_meet(name: str) -> None:
-    # A sum over warps goes through shared memory; Triton 3.6 puts the arguments of warp_specialize in the same
-    # place with no barrier before, and the warps that had not read the sum yet found those (racecheck saw it).
+    # A sum over warps goes through shared memory. Triton 3.6 puts the arguments of warp_specialize in the
+    # same place, no barrier between: warps that had not read the sum yet found those. (racecheck saw it.)
     kernels = _reached(compile_spec(find_spec(name), backend="hopper").text)
     assert {"hopper_forward_kernel", "hopper_backward_kernel", "hopper_wide_dq_kernel"} <= set(kernels)
     for kernel, calls in kernels.items():
