@@ -1,7 +1,7 @@
 """Gluon's kernels as PTX: before anything in shared memory changes hands, those who used it have met.
 
-racecheck does not follow an mbarrier at which one thread arrives for many, nor a barrier of all warps once some
-have met by themselves (benchmarks/hazards.py): these tests read what Triton wrote for it instead.
+racecheck does not follow an mbarrier at which one thread arrives for many, nor a barrier of all warps once
+some have met by themselves (benchmarks/hazards.py): these tests read what Triton wrote for it instead.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _STEP = re.compile("|".join(f"(?P<{name}>{text})" for name, text in STEPS.items(
 
 
 def steps(ptx: str) -> list[tuple[str, str]]:
-    """What a kernel's lines do, one after the other, each beside its line; comments and debug data left out."""
+    """What a kernel's lines do, one after the other, each beside its line; less comments and debug data."""
     body = ptx[ptx.index(".visible .entry") :].split(".section")[0]
     lines = [line.strip() for line in body.splitlines()]
     found = [(match.lastgroup or "", line) for line in lines if (match := _STEP.search(line.split("//")[0]))]
@@ -102,14 +102,18 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "head_dim"), CASES)
-def test_one_thread_arrives_for_many_only_after_all_have_waited_read_and_met(name: str, head_dim: int) -> None:
+def test_one_thread_arrives_for_many_only_after_all_have_waited_read_and_met(
+    name: str, head_dim: int
+) -> None:
     # Else the place is filled anew under those that still read, or their wait sees the phase after next.
     for kernel, ptx in kernels(name, head_dim).items():
         found = steps(ptx)
         arrivals = [n for n, (kind, _) in enumerate(found) if kind == "arrive"]
         assert arrivals, kernel
         for n in arrivals:
-            assert last_of(found[:n], "wait", "load", "store", "product", "sent", "meet") == "meet", found[n - 5 : n + 1]
+            assert last_of(found[:n], "wait", "load", "store", "product", "sent", "meet") == "meet", found[
+                n - 5 : n + 1
+            ]
 
 
 @pytest.mark.parametrize(("name", "head_dim"), CASES)
