@@ -1,9 +1,9 @@
 """Telling what racecheck cannot follow from real races, on what it said of Gluon's kernels on an H200.
 
 tests/fixtures/racecheck holds its words, less the host's backtraces: race.txt of packed_documents' backward
-when a search's last sum was overwritten by what warp_specialize hands over (the run did not end); mended.txt of
-the same call with a barrier between; forward.txt, one hazard of each pair of instructions of causal's forward;
-and of these kernels' PTX the lines before each barrier of all warps.
+when a search's last sum was overwritten by what warp_specialize hands over (the run did not end); mended.txt
+of the same call with a barrier between; forward.txt, one hazard of each pair of instructions of causal's
+forward; and of these kernels' PTX the lines before each barrier of all warps.
 """
 
 from __future__ import annotations
