@@ -41,14 +41,14 @@ Sections and their lines:
 
       76  The variant
      117  What every kernel shares
-     199  Forward
-     339  Forward on Hopper
-     806  Backward
-    1169  Backward on Hopper
-    1548  Backward of wide heads on Hopper
-    2000  Launch
-    2488  Operators and the call
-    2706  Calls seen before
+     195  Forward
+     305  Forward on Hopper
+     731  Backward
+     948  Backward on Hopper
+    1271  Backward of wide heads on Hopper
+    1669  Launch
+    2065  Operators and the call
+    2270  Calls seen before
 """
 
 import copy
@@ -134,11 +134,7 @@ def program_of(length, BLOCK: tl.constexpr, DESCENDING: tl.constexpr):
 def load_tile(
     X,
     first,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    RAGGED: tl.constexpr,
-    TMA: tl.constexpr,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RAGGED: tl.constexpr, TMA: tl.constexpr,
 ):
     """Rows first, first + 1, ... of one head, [ROWS, COLUMNS]; zero beyond the length and the width.
 
@@ -204,18 +200,9 @@ LEAST = tl.constexpr(-3.4028234663852886e38)
 
 @triton.jit
 def attend(
-    state,
-    walk,
-    queries,
-    keys_of,
-    values_of,
-    context,
-    MASKED: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    TMA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    state, walk, queries, keys_of, values_of, context,
+    MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_N: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Stream keys past a tile of queries: online softmax, the product with V one step behind.
 
@@ -254,32 +241,11 @@ def attend(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def forward_kernel(
-    Q,
-    K,
-    V,
-    Out,
-    Lse,
-    RowMax,
-    Log2Sum,
-    q_strides,
-    k_strides,
-    v_strides,
-    out_strides,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
-    TMA: tl.constexpr,
+    Q, K, V, Out, Lse, RowMax, Log2Sum,
+    q_strides, k_strides, v_strides, out_strides,
+    heads, kv_heads, q_len, k_len, slopes_ptr, slopes_stride_0, scale,
+    HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
@@ -492,15 +458,7 @@ def narrowed(weights, dtype: gl.constexpr, LATE: gl.constexpr):
 
 
 @gluon.jit
-def weigh(
-    dot,
-    n,
-    row_max,
-    row_sum,
-    k_len,
-    context,
-    MASKED: gl.constexpr,
-):
+def weigh(dot, n, row_max, row_sum, k_len, context, MASKED: gl.constexpr):
     """One step of the online softmax: weights [ROWS, BLOCK_N], by how much to rescale what came before."""
     BLOCK_N: gl.constexpr = dot.shape[1]
     layout: gl.constexpr = dot.type.layout
@@ -555,18 +513,8 @@ def give_turn(PART: gl.constexpr):
 
 @gluon.jit
 def attend_tiles(
-    state,
-    first,
-    end,
-    queries,
-    shared,
-    k_len,
-    context,
-    MASKED: gl.constexpr,
-    PART: gl.constexpr,
-    PARTS: gl.constexpr,
-    TURNS: gl.constexpr,
-    LATE: gl.constexpr,
+    state, first, end, queries, shared, k_len, context,
+    MASKED: gl.constexpr, PART: gl.constexpr, PARTS: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr,
 ):
     """Tiles first..end-1 of all that were loaded, the product with V one step behind: it runs under the
     softmax of the step.
@@ -610,13 +558,7 @@ def attend_tiles(
 
 @gluon.jit
 def consumer(
-    Out,
-    Lse,
-    given,
-    PART: gl.constexpr,
-    TURNS: gl.constexpr,
-    LATE: gl.constexpr,
-    OWN_PLACE: gl.constexpr,
+    Out, Lse, given, PART: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr, OWN_PLACE: gl.constexpr
 ):
     """Warpgroup PART: its ROWS queries of each tile against all its keys."""
     sizes, shared, outs, own = given
@@ -716,27 +658,10 @@ def consumer(
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_forward_kernel(
-    Q,
-    K,
-    V,
-    Out,
-    Lse,
-    Taken,
-    tiles,
-    at_once,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
-    PARTS: gl.constexpr,
-    STAGES: gl.constexpr,
-    REGISTERS: gl.constexpr,
-    TURNS: gl.constexpr,
-    LATE: gl.constexpr,
-    OWN_PLACE: gl.constexpr,
+    Q, K, V, Out, Lse, Taken,
+    tiles, at_once, heads, kv_heads, q_len, k_len, slopes_ptr, slopes_stride_0, scale,
+    PARTS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, TURNS: gl.constexpr,
+    LATE: gl.constexpr, OWN_PLACE: gl.constexpr,
 ):
     """One program: a tile of PARTS * ROWS queries of one head, and as often as there is one left another.
 
@@ -810,24 +735,10 @@ def hopper_forward_kernel(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def delta_kernel(
-    Out,
-    DOut,
-    Lse,
-    RowMax,
-    Log2Sum,
-    DLse,
-    Lse2,
-    Rest,
-    Delta,
-    out_strides,
-    d_out_strides,
-    heads,
-    q_len,
-    padded,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
+    Out, DOut, Lse, RowMax, Log2Sum, DLse, Lse2, Rest, Delta,
+    out_strides, d_out_strides,
+    heads, q_len, padded,
+    V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr,
     HAS_DLSE: tl.constexpr,
 ):
     """delta of each row, and its log-sum-exp in base 2, [batch * heads, padded].
@@ -868,23 +779,9 @@ def load_rows(X, head, first, padded, ROWS: tl.constexpr, TMA: tl.constexpr):
 
 @triton.jit
 def accumulate_dkdv(
-    dk,
-    dv,
-    walk,
-    keys,
-    values,
-    column,
-    queries_of,
-    d_out_of,
-    rows_of,
-    context,
-    EXACT: tl.constexpr,
-    MASKED: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    TMA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    dk, dv, walk, keys, values, column, queries_of, d_out_of, rows_of, context,
+    EXACT: tl.constexpr, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Add to dK and dV [BLOCK_N, dim] what some queries give. The scores stand transposed here.
 
@@ -922,37 +819,11 @@ def accumulate_dkdv(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def dkdv_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Rest,
-    Delta,
-    DK,
-    DV,
-    q_strides,
-    k_strides,
-    v_strides,
-    d_out_strides,
-    dk_strides,
-    dv_strides,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
-    TMA: tl.constexpr,
+    Q, K, V, DOut, Lse2, Rest, Delta, DK, DV,
+    q_strides, k_strides, v_strides, d_out_strides, dk_strides, dv_strides,
+    heads, kv_heads, q_len, k_len, padded, slopes_ptr, slopes_stride_0, scale,
+    HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream."""
@@ -981,42 +852,12 @@ def dkdv_kernel(
         slopes_h_log2 = 1.4426950408889634 * tl.load(slopes_ptr + h.to(tl.int64) * slopes_stride_0)
         context = (scale_log2, slopes_h_log2)
         dk, dv = accumulate_dkdv(
-            dk,
-            dv,
-            inner,
-            keys,
-            values,
-            column,
-            queries_of,
-            d_out_of,
-            rows_of,
-            context,
-            EXACT,
-            False,
-            HEAD_DIM,
-            V_DIM,
-            BLOCK_M,
-            TMA,
-            PRECISION,
+            dk, dv, inner, keys, values, column, queries_of, d_out_of, rows_of, context,
+            EXACT, False, HEAD_DIM, V_DIM, BLOCK_M, TMA, PRECISION,
         )
         dk, dv = accumulate_dkdv(
-            dk,
-            dv,
-            edges,
-            keys,
-            values,
-            column,
-            queries_of,
-            d_out_of,
-            rows_of,
-            context,
-            EXACT,
-            True,
-            HEAD_DIM,
-            V_DIM,
-            BLOCK_M,
-            TMA,
-            PRECISION,
+            dk, dv, edges, keys, values, column, queries_of, d_out_of, rows_of, context,
+            EXACT, True, HEAD_DIM, V_DIM, BLOCK_M, TMA, PRECISION,
         )
 
     dk = dk * scale
@@ -1028,21 +869,9 @@ def dkdv_kernel(
 
 @triton.jit
 def accumulate_dq(
-    dq,
-    walk,
-    queries,
-    d_out,
-    stats,
-    keys_of,
-    values_of,
-    context,
-    EXACT: tl.constexpr,
-    MASKED: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    TMA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    dq, walk, queries, d_out, stats, keys_of, values_of, context,
+    EXACT: tl.constexpr, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr,
+    BLOCK_N: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Add to dQ [BLOCK_M, BLOCK_D] what some keys give."""
     lse2, rest, delta = stats
@@ -1070,35 +899,11 @@ def accumulate_dq(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def dq_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Rest,
-    Delta,
-    DQ,
-    q_strides,
-    k_strides,
-    v_strides,
-    d_out_strides,
-    dq_strides,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
-    TMA: tl.constexpr,
+    Q, K, V, DOut, Lse2, Rest, Delta, DQ,
+    q_strides, k_strides, v_strides, d_out_strides, dq_strides,
+    heads, kv_heads, q_len, k_len, padded, slopes_ptr, slopes_stride_0, scale,
+    HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head, the same keys as in the forward."""
@@ -1128,38 +933,12 @@ def dq_kernel(
     q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
     inner, edges = key_range(q_first, q_last, q_len, k_len, BLOCK_N)
     dq = accumulate_dq(
-        dq,
-        inner,
-        queries,
-        d_out,
-        stats,
-        keys_of,
-        values_of,
-        context,
-        EXACT,
-        False,
-        HEAD_DIM,
-        V_DIM,
-        BLOCK_N,
-        TMA,
-        PRECISION,
+        dq, inner, queries, d_out, stats, keys_of, values_of, context,
+        EXACT, False, HEAD_DIM, V_DIM, BLOCK_N, TMA, PRECISION,
     )
     dq = accumulate_dq(
-        dq,
-        edges,
-        queries,
-        d_out,
-        stats,
-        keys_of,
-        values_of,
-        context,
-        EXACT,
-        True,
-        HEAD_DIM,
-        V_DIM,
-        BLOCK_N,
-        TMA,
-        PRECISION,
+        dq, edges, queries, d_out, stats, keys_of, values_of, context,
+        EXACT, True, HEAD_DIM, V_DIM, BLOCK_N, TMA, PRECISION,
     )
 
     dq = dq * scale
@@ -1267,18 +1046,10 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state,
-    walk,
-    own_first,
-    tile_row,
-    lengths,
-    tiles,
-    ring,
+    state, walk, own_first, tile_row, lengths, tiles, ring,
     Sums,
-    per_lse2,
-    context,
-    MASKED: gl.constexpr,
-    HALF: gl.constexpr,
+    per_lse2, context,
+    MASKED: gl.constexpr, HALF: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
 
@@ -1355,13 +1126,7 @@ def store_half(target, of, tile, place):
 
 
 @gluon.jit
-def backward_consumer(
-    DK,
-    DV,
-    Sums,
-    given,
-    HALF: gl.constexpr,
-):
+def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
     """Warpgroup HALF: 64 of the program's keys against the queries of each query head."""
     place, sizes, tiles, ring, walk, own = given
     b, h_kv, k_first = place
@@ -1394,32 +1159,12 @@ def backward_consumer(
         slopes_h_log2 = 1.4426950408889634 * tl.load(slopes_ptr + h.to(tl.int64) * slopes_stride_0)
         context = (scale_log2, slopes_h_log2)
         state = accumulate_backward(
-            state,
-            inner,
-            own_first,
-            tile_row,
-            (q_len, k_len),
-            tiles,
-            ring,
-            Sums,
-            per_lse2,
-            context,
-            False,
-            HALF,
+            state, inner, own_first, tile_row, (q_len, k_len), tiles, ring, Sums, per_lse2, context,
+            False, HALF,
         )
         state = accumulate_backward(
-            state,
-            edges,
-            own_first,
-            tile_row,
-            (q_len, k_len),
-            tiles,
-            ring,
-            Sums,
-            per_lse2,
-            context,
-            True,
-            HALF,
+            state, edges, own_first, tile_row, (q_len, k_len), tiles, ring, Sums, per_lse2, context,
+            True, HALF,
         )
 
     dk, dv, step, owed = state
@@ -1437,23 +1182,8 @@ def backward_consumer(
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_backward_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Delta,
-    Sums,
-    DK,
-    DV,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
+    Q, K, V, DOut, Lse2, Delta, Sums, DK, DV,
+    heads, kv_heads, q_len, k_len, padded, slopes_ptr, slopes_stride_0, scale,
     STAGES: gl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream.
@@ -1521,17 +1251,10 @@ def hopper_backward_kernel(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def finish_dq_kernel(
-    Sums,
-    DQ,
+    Sums, DQ,
     dq_strides,
-    heads,
-    q_len,
-    padded,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    heads, q_len, padded, slopes_ptr, slopes_stride_0, scale,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
 ):
     """One program: 64 rows of dQ from their sums, whose parts lie as a warpgroup's threads held them."""
     q_first, head = program_of(padded, 64, False)
@@ -1650,16 +1373,8 @@ def producer_to_keys(Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS: gl.constexpr):
 
 @gluon.jit
 def accumulate_by_keys(
-    state,
-    walk,
-    own_first,
-    lengths,
-    own_tiles,
-    rings,
-    per_lse2,
-    context,
-    MASKED: gl.constexpr,
-    OF_KEYS: gl.constexpr,
+    state, walk, own_first, lengths, own_tiles, rings, per_lse2, context,
+    MASKED: gl.constexpr, OF_KEYS: gl.constexpr,
 ):
     """Add to dK of 64 keys, or without OF_KEYS to dV, what some queries give. The scores stand transposed.
 
@@ -1721,12 +1436,7 @@ def accumulate_by_keys(
 
 
 @gluon.jit
-def consumer_by_keys(
-    Target,
-    given,
-    HALF: gl.constexpr,
-    OF_KEYS: gl.constexpr,
-):
+def consumer_by_keys(Target, given, HALF: gl.constexpr, OF_KEYS: gl.constexpr):
     """Warpgroup HALF: 64 of the program's keys against the queries of each query head."""
     place, sizes, own_tiles, rings, walk, own = given
     b, h_kv, k_first = place
@@ -1763,20 +1473,8 @@ def consumer_by_keys(
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_wide_dkdv_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Delta,
-    Target,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
+    Q, K, V, DOut, Lse2, Delta, Target,
+    heads, kv_heads, q_len, k_len, slopes_ptr, slopes_stride_0, scale,
     OF_KEYS: gl.constexpr,
 ):
     """One program: dK of 128 keys of one key head, or without OF_KEYS their dV; ``Target`` is where it goes.
@@ -1856,16 +1554,7 @@ def producer_to_queries(Q, K, V, DOut, fed):
 
 
 @gluon.jit
-def accumulate_by_queries(
-    state,
-    walk,
-    own_tiles,
-    rings,
-    stats,
-    k_len,
-    context,
-    MASKED: gl.constexpr,
-):
+def accumulate_by_queries(state, walk, own_tiles, rings, stats, k_len, context, MASKED: gl.constexpr):
     """Add to dQ of 64 queries what some keys give. ``state`` is what it is in ``accumulate_by_keys``."""
     acc, step = state
     queries, d_out = own_tiles
@@ -1904,13 +1593,7 @@ def accumulate_by_queries(
 
 
 @gluon.jit
-def consumer_by_queries(
-    DQ,
-    Lse2,
-    Delta,
-    given,
-    HALF: gl.constexpr,
-):
+def consumer_by_queries(DQ, Lse2, Delta, given, HALF: gl.constexpr):
     """Warpgroup HALF: 64 of the program's queries against all tiles of keys."""
     place, head, sizes, own_tiles, rings, walk, own = given
     b, h, q_first = place
@@ -1944,21 +1627,7 @@ def consumer_by_queries(
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_wide_dq_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Delta,
-    DQ,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    slopes_ptr,
-    slopes_stride_0,
-    scale,
+    Q, K, V, DOut, Lse2, Delta, DQ, heads, kv_heads, q_len, k_len, padded, slopes_ptr, slopes_stride_0, scale
 ):
     """One program: dQ of 128 queries of one head, the same keys and the same order as in the forward."""
     BLOCK_N: gl.constexpr = K.block_type.shape[2]
@@ -2247,29 +1916,13 @@ def launch_hopper_forward(q, k, v, slopes, out, lse, launcher=LAUNCHER):
     grid = (min(tiles, room),)
     with torch.cuda.device_of(q):
         launcher.launch(
-            hopper_forward_kernel,
-            grid,
-            shared_source(q, 64),
-            shared_source(k, block_n),
-            shared_source(v, block_n),
-            shared_source(out, 64),
-            lse,
-            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
-            tiles,
-            max(1, 4 * room // q_tiles),
-            q.shape[1],
-            k.shape[1],
-            q.shape[2],
-            k.shape[2],
+            hopper_forward_kernel, grid,
+            shared_source(q, 64), shared_source(k, block_n), shared_source(v, block_n),
+            shared_source(out, 64), lse, launcher.room(q, 1, zero=tiles > room).view(torch.int32), tiles,
+            max(1, 4 * room // q_tiles), q.shape[1], k.shape[1], q.shape[2], k.shape[2],
             *variant_arguments(q, k, v, slopes),
-            PARTS=parts,
-            STAGES=stages,
-            REGISTERS=registers,
-            TURNS=turns,
-            LATE=late,
-            OWN_PLACE=own_place,
-            num_warps=4,
-            maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
+            PARTS=parts, STAGES=stages, REGISTERS=registers, TURNS=turns, LATE=late, OWN_PLACE=own_place,
+            num_warps=4, maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
         )
 
 
@@ -2291,36 +1944,19 @@ def launch_hopper_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, laun
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     own = variant_arguments(q, k, v, slopes)
     launcher.launch(
-        hopper_backward_kernel,
-        (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
-        shared_source(q, block_m, width),
-        shared_source(k, block_n, width),
-        shared_source(v, block_n // 2, width),
-        shared_source(d_out, block_m, width),
+        hopper_backward_kernel, (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
+        shared_source(q, block_m, width), shared_source(k, block_n, width),
+        shared_source(v, block_n // 2, width), shared_source(d_out, block_m, width),
         GluonDescriptor.from_tensor(lse2, [1, block_m], numbers_of),
         GluonDescriptor.from_tensor(delta, [1, block_m], numbers_of),
-        GluonDescriptor.from_tensor(sums, [16, 256], numbers_of),
-        shared_source(dk, block_n // 2, width),
-        shared_source(dv, block_n // 2, width),
-        *sizes_of(q, k),
-        padded,
-        *own,
-        STAGES=2,
-        num_warps=4,
+        GluonDescriptor.from_tensor(sums, [16, 256], numbers_of), shared_source(dk, block_n // 2, width),
+        shared_source(dv, block_n // 2, width), *sizes_of(q, k), padded, *own,
+        STAGES=2, num_warps=4,
     )
     launcher.launch(
-        finish_dq_kernel,
-        (padded // 64 * rows,),
-        sums,
-        dq,
-        strides_of(dq),
-        q.shape[1],
-        q.shape[2],
-        padded,
-        *own,
-        HEAD_DIM=q.shape[3],
-        BLOCK_D=width,
-        num_warps=4,
+        finish_dq_kernel, (padded // 64 * rows,),
+        sums, dq, strides_of(dq), q.shape[1], q.shape[2], padded, *own,
+        HEAD_DIM=q.shape[3], BLOCK_D=width, num_warps=4,
     )
 
 
@@ -2337,27 +1973,15 @@ def launch_wide_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, launch
     own = variant_arguments(q, k, v, slopes)
     for of_keys, target in ((False, dv), (True, dk)):
         launcher.launch(
-            hopper_wide_dkdv_kernel,
-            (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
-            *sources,
-            GluonDescriptor.from_tensor(lse2, [1, 64], numbers_of),
-            GluonDescriptor.from_tensor(delta, [1, 64], numbers_of),
-            shared_source(target, 64, 256),
-            *sizes_of(q, k),
-            *own,
-            OF_KEYS=of_keys,
-            num_warps=4,
+            hopper_wide_dkdv_kernel, (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
+            *sources, GluonDescriptor.from_tensor(lse2, [1, 64], numbers_of),
+            GluonDescriptor.from_tensor(delta, [1, 64], numbers_of), shared_source(target, 64, 256),
+            *sizes_of(q, k), *own,
+            OF_KEYS=of_keys, num_warps=4,
         )
     launcher.launch(
-        hopper_wide_dq_kernel,
-        (triton.cdiv(q.shape[2], 128) * q.shape[0] * q.shape[1],),
-        *sources,
-        lse2,
-        delta,
-        shared_source(dq, 64, 256),
-        *sizes_of(q, k),
-        lse2.shape[1],
-        *own,
+        hopper_wide_dq_kernel, (triton.cdiv(q.shape[2], 128) * q.shape[0] * q.shape[1],),
+        *sources, lse2, delta, shared_source(dq, 64, 256), *sizes_of(q, k), lse2.shape[1], *own,
         num_warps=4,
     )
 
@@ -2374,39 +1998,16 @@ def launch_forward(q, k, v, slopes, out, lse, row_max, log2_sum, launcher=LAUNCH
     grid = (triton.cdiv(q.shape[2], tile[0]) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
         launcher.launch(
-            forward_kernel,
-            grid,
-            *sources_of(tile, tma, constants, q, k, v),
-            out,
-            lse,
-            row_max,
-            log2_sum,
-            strides_of(q),
-            strides_of(k),
-            strides_of(v),
-            strides_of(out),
-            *sizes_of(q, k),
+            forward_kernel, grid,
+            *sources_of(tile, tma, constants, q, k, v), out, lse, row_max, log2_sum, strides_of(q),
+            strides_of(k), strides_of(v), strides_of(out), *sizes_of(q, k),
             *variant_arguments(q, k, v, slopes),
             **constants,
         )
 
 
 def launch_backward(
-    q,
-    k,
-    v,
-    slopes,
-    out,
-    lse,
-    row_max,
-    log2_sum,
-    d_out,
-    d_lse,
-    dq,
-    dk,
-    dv,
-    deterministic,
-    launcher=LAUNCHER,
+    q, k, v, slopes, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, dv, deterministic, launcher=LAUNCHER
 ):
     """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
@@ -2424,26 +2025,10 @@ def launch_backward(
     with torch.cuda.device_of(q):
         constants = constants_of(q, k, v, dkdv_tile, tma)
         launcher.launch(
-            delta_kernel,
-            (padded // 64 * rows,),
-            out,
-            d_out,
-            lse,
-            row_max,
-            log2_sum,
-            d_lse,
-            lse2,
-            rest,
-            delta,
-            strides_of(out),
-            strides_of(d_out),
-            q.shape[1],
-            q.shape[2],
-            padded,
-            V_DIM=v.shape[3],
-            BLOCK_M=64,
-            BLOCK_DV=constants["BLOCK_DV"],
-            EXACT=constants["EXACT"],
+            delta_kernel, (padded // 64 * rows,),
+            out, d_out, lse, row_max, log2_sum, d_lse, lse2, rest, delta, strides_of(out), strides_of(d_out),
+            q.shape[1], q.shape[2], padded,
+            V_DIM=v.shape[3], BLOCK_M=64, BLOCK_DV=constants["BLOCK_DV"], EXACT=constants["EXACT"],
             HAS_DLSE=d_lse is not None,
         )
         if not deterministic and takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
@@ -2454,18 +2039,10 @@ def launch_backward(
             return
         if dk.numel():
             launcher.launch(
-                dkdv_kernel,
-                (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
+                dkdv_kernel, (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
                 *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-                *row_sources(dkdv_tile, tma, lse2, rest, delta),
-                dk,
-                dv,
-                *strides,
-                strides_of(dk),
-                strides_of(dv),
-                *sizes_of(q, k),
-                padded,
-                *own,
+                *row_sources(dkdv_tile, tma, lse2, rest, delta), dk, dv, *strides, strides_of(dk),
+                strides_of(dv), *sizes_of(q, k), padded, *own,
                 **constants,
             )
         if not dq.numel():
@@ -2488,7 +2065,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_52823f195021_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_abf9945e0f1e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2514,11 +2091,7 @@ def empty_backward(q, k, v, needs_q, needs_kv):
 
 @torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
 def forward_operator(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    slopes: torch.Tensor,
-    deterministic: bool,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slopes: torch.Tensor, deterministic: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     out, lse, parts = empty_forward(q, v)
     if out.numel() == 0 or k.shape[2] == 0:
@@ -2529,18 +2102,9 @@ def forward_operator(
 
 @torch.library.custom_op(f"{NAMESPACE}::backward", mutates_args=())
 def backward_operator(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    slopes: torch.Tensor,
-    deterministic: bool,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    parts: torch.Tensor,
-    d_out: torch.Tensor,
-    d_lse: torch.Tensor | None,
-    needs_q: bool,
-    needs_kv: bool,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, slopes: torch.Tensor, deterministic: bool,
+    out: torch.Tensor, lse: torch.Tensor, parts: torch.Tensor, d_out: torch.Tensor,
+    d_lse: torch.Tensor | None, needs_q: bool, needs_kv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = empty_backward(q, k, v, needs_q, needs_kv)
     if out.numel() == 0 or k.shape[2] == 0:
@@ -2967,18 +2531,7 @@ class Call:
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, slopes, out, lse, parts, d_out, dq, dk, dv, *rest = alone
             launch_backward(
-                q,
-                k,
-                v,
-                slopes,
-                out,
-                lse,
-                *parts,
-                d_out,
-                rest[0] if rest else None,
-                dq,
-                dk,
-                dv,
+                q, k, v, slopes, out, lse, *parts, d_out, rest[0] if rest else None, dq, dk, dv,
                 deterministic,
                 launcher=record,
             )
@@ -3043,17 +2596,7 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
     return (out, lse) if return_lse else out
 
 
-def alibi(
-    q,
-    k,
-    v,
-    *,
-    slopes,
-    seed=None,
-    return_lse=False,
-    layout="bhsd",
-    deterministic=None,
-):
+def alibi(q, k, v, *, slopes, seed=None, return_lse=False, layout="bhsd", deterministic=None):
     """Attention after the spec alibi: q [B, H, Sq, D], k [B, Hkv, Sk, D], v [B, Hkv, Sk, Dv].
 
     Returns out [B, H, Sq, Dv], or with ``return_lse`` (out, lse): lse [B, H, Sq], float32, is the
