@@ -40,12 +40,12 @@ Sections and their lines:
      113  What every kernel shares
      191  Forward
      300  Forward on Hopper
-     723  Backward
-     938  Backward on Hopper
-    1257  Backward of wide heads on Hopper
-    1648  Launch
-    2032  Operators and the call
-    2207  Calls seen before
+     721  Backward
+     936  Backward on Hopper
+    1255  Backward of wide heads on Hopper
+    1646  Launch
+    2029  Operators and the call
+    2204  Calls seen before
 """
 
 import copy
@@ -453,7 +453,7 @@ def narrowed(weights, dtype: gl.constexpr, LATE: gl.constexpr):
 
 
 @gluon.jit
-def weigh(dot, n, row_max, row_sum, k_len, context, MASKED: gl.constexpr):
+def weigh(dot, n, row_max, row_sum, context, MASKED: gl.constexpr):
     """One step of the online softmax: weights [ROWS, BLOCK_N], by how much to rescale what came before."""
     BLOCK_N: gl.constexpr = dot.shape[1]
     layout: gl.constexpr = dot.type.layout
@@ -508,7 +508,7 @@ def give_turn(PART: gl.constexpr):
 
 @gluon.jit
 def attend_tiles(
-    state, first, end, queries, shared, k_len, context,
+    state, first, end, queries, shared, context,
     MASKED: gl.constexpr, PART: gl.constexpr, PARTS: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr,
 ):
     """Tiles first..end-1 of all that were loaded, the product with V one step behind: it runs under the
@@ -539,7 +539,7 @@ def attend_tiles(
             dot = warpgroup_mma_wait(1, [dot])
         mbarrier.arrive(k_free.index(slot))
 
-        new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED)
+        new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, MASKED)
         new = gl.convert_layout(narrowed(new, weights.dtype, LATE), weights.type.layout)
         if not MASKED:
             if LATE:
@@ -601,20 +601,18 @@ def consumer(
         mbarrier.arrive(k_free.index(slot))
         whole = noted(notes, 4)
         if whole > 0:
-            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, False)
         else:
-            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
-            state, begin + 1, edges_from, queries, ring, k_len, context, False, PART, PARTS, TURNS, LATE
+            state, begin + 1, edges_from, queries, ring, context, False, PART, PARTS, TURNS, LATE
         )
-        state = attend_tiles(
-            state, edges_from, end, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE
-        )
+        state = attend_tiles(state, edges_from, end, queries, ring, context, True, PART, PARTS, TURNS, LATE)
         head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
         if OWN_PLACE:
             mbarrier.arrive(q_free)
@@ -1536,7 +1534,7 @@ def producer_to_queries(Q, K, V, DOut, fed):
 
 
 @gluon.jit
-def accumulate_by_queries(state, walk, own_tiles, rings, stats, k_len, context, MASKED: gl.constexpr):
+def accumulate_by_queries(state, walk, own_tiles, rings, stats, context, MASKED: gl.constexpr):
     """Add to dQ of 64 queries what some keys give. ``state`` is what it is in ``accumulate_by_keys``."""
     acc, step = state
     queries, d_out = own_tiles
@@ -1600,8 +1598,8 @@ def consumer_by_queries(DQ, Lse2, Delta, given, HALF: gl.constexpr):
     state = (acc, gl.to_tensor(0))
     mbarrier.wait(own_ready, 0)
     inner, edges = walk
-    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, k_len, context, False)
-    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, k_len, context, True)
+    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, context, False)
+    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, context, True)
     acc, _ = state
     acc = acc * scale
     store_own(DQ, (b, h, q_first), acc, place_of_own)
@@ -1746,12 +1744,12 @@ def strides_of(x):
     return (*(s if n > 1 else 0 for s, n in outer_strides(x)), x.stride(3) if x.shape[3] > 1 else 1)
 
 
-def variant_arguments(q, k, v):
+def variant_arguments(q):
     """The variant's own arguments of the kernels, in their order."""
     return (1.0 / math.sqrt(q.shape[3]),)
 
 
-def constants_of(q, k, v, tile, tma):
+def constants_of(q, v, tile, tma):
     """The keyword arguments of a launch with this tile."""
     block_m, block_n, warps, stages = tile
     wide = max(16, triton.next_power_of_2(q.shape[3]))
@@ -1778,7 +1776,7 @@ def sizes_of(q, k):
     return q.shape[1], k.shape[1], q.shape[2], k.shape[2]
 
 
-def sources_of(tile, tma, constants, q, k, v, *rows):
+def sources_of(tma, constants, q, k, v, *rows):
     """q, k, v and further tensors of one row a query, as the kernels take them."""
     block_m, block_n = constants["BLOCK_M"], constants["BLOCK_N"]
     wide, wide_v = constants["BLOCK_D"], constants["BLOCK_DV"]
@@ -1888,7 +1886,7 @@ def launch_hopper_forward(q, k, v, out, lse, launcher=LAUNCHER):
             shared_source(q, 64), shared_source(k, block_n), shared_source(v, block_n),
             shared_source(out, 64), lse, launcher.room(q, 1, zero=tiles > room).view(torch.int32), tiles,
             max(1, 4 * room // q_tiles), q.shape[1], k.shape[1], q.shape[2], k.shape[2],
-            *variant_arguments(q, k, v),
+            *variant_arguments(q),
             PARTS=parts, STAGES=stages, REGISTERS=registers, TURNS=turns, LATE=late, OWN_PLACE=own_place,
             num_warps=4, maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
         )
@@ -1910,7 +1908,7 @@ def launch_hopper_backward(q, k, v, d_out, lse2, delta, dq, dk, dv, launcher):
     rows, padded = lse2.shape
     sums = launcher.room(q, rows * padded * width // 256, 256, zero=True)
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
-    own = variant_arguments(q, k, v)
+    own = variant_arguments(q)
     launcher.launch(
         hopper_backward_kernel, (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
         shared_source(q, block_m, width), shared_source(k, block_n, width),
@@ -1923,7 +1921,7 @@ def launch_hopper_backward(q, k, v, d_out, lse2, delta, dq, dk, dv, launcher):
     )
     launcher.launch(
         finish_dq_kernel, (padded // 64 * rows,),
-        sums, dq, strides_of(dq), q.shape[1], q.shape[2], padded, *own,
+        sums, dq, strides_of(dq), q.shape[1], q.shape[2], padded, own[-1],
         HEAD_DIM=q.shape[3], BLOCK_D=width, num_warps=4,
     )
 
@@ -1938,7 +1936,7 @@ def launch_wide_backward(q, k, v, d_out, lse2, delta, dq, dk, dv, launcher):
     """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     sources = [shared_source(x, 64, 256) for x in (q, k, v, d_out)]
-    own = variant_arguments(q, k, v)
+    own = variant_arguments(q)
     for of_keys, target in ((False, dv), (True, dk)):
         launcher.launch(
             hopper_wide_dkdv_kernel, (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
@@ -1962,13 +1960,13 @@ def launch_forward(q, k, v, out, lse, row_max, log2_sum, launcher=LAUNCHER):
         return
     tile = tiles_of(q, v)[0]
     tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v) and not is_short(q, v)
-    constants = constants_of(q, k, v, tile, tma)
+    constants = constants_of(q, v, tile, tma)
     grid = (triton.cdiv(q.shape[2], tile[0]) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
         launcher.launch(
             forward_kernel, grid,
-            *sources_of(tile, tma, constants, q, k, v), out, lse, row_max, log2_sum, strides_of(q),
-            strides_of(k), strides_of(v), strides_of(out), *sizes_of(q, k), *variant_arguments(q, k, v),
+            *sources_of(tma, constants, q, k, v), out, lse, row_max, log2_sum, strides_of(q), strides_of(k),
+            strides_of(v), strides_of(out), *sizes_of(q, k), *variant_arguments(q),
             **constants,
         )
 
@@ -1988,9 +1986,9 @@ def launch_backward(
     padded = triton.cdiv(q.shape[2], ROW_PADDING) * ROW_PADDING
     lse2, delta, rest = launcher.room(q, 3, rows, padded)
     strides = (strides_of(q), strides_of(k), strides_of(v), strides_of(d_out))
-    own = variant_arguments(q, k, v)
+    own = variant_arguments(q)
     with torch.cuda.device_of(q):
-        constants = constants_of(q, k, v, dkdv_tile, tma)
+        constants = constants_of(q, v, dkdv_tile, tma)
         launcher.launch(
             delta_kernel, (padded // 64 * rows,),
             out, d_out, lse, row_max, log2_sum, d_lse, lse2, rest, delta, strides_of(out), strides_of(d_out),
@@ -2007,17 +2005,16 @@ def launch_backward(
         if dk.numel():
             launcher.launch(
                 dkdv_kernel, (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
-                *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-                *row_sources(dkdv_tile, tma, lse2, rest, delta), dk, dv, *strides, strides_of(dk),
-                strides_of(dv), *sizes_of(q, k), padded, *own,
+                *sources_of(tma, constants, q, k, v, d_out), *row_sources(dkdv_tile, tma, lse2, rest, delta),
+                dk, dv, *strides, strides_of(dk), strides_of(dv), *sizes_of(q, k), padded, *own,
                 **constants,
             )
         if not dq.numel():
             return
-        constants = constants_of(q, k, v, dq_tile, tma)
+        constants = constants_of(q, v, dq_tile, tma)
         grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
         arguments = (
-            *sources_of(dq_tile, tma, constants, q, k, v, d_out),
+            *sources_of(tma, constants, q, k, v, d_out),
             *row_sources(dq_tile, tma, lse2, rest, delta),
             dq,
             *strides,
@@ -2032,7 +2029,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_112347082b3a_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_9209a2df9c63_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2157,8 +2154,8 @@ def check(q, k, v):
         raise ValueError(f"q: expected heads that k's {k.shape[1]} divide, got {q.shape[1]}")
 
 
-def check_call(q, k, v, inputs, params, layout):
-    """Check every argument of a call; returns the params as numbers."""
+def check_call(q, k, v, layout):
+    """Check every argument of a call; returns the params, of which there are none."""
     if layout not in ("bhsd", "bshd"):
         raise ValueError(f"layout: expected 'bhsd' or 'bshd', got {layout!r}")
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -2483,7 +2480,7 @@ def known_call(q, k, v, inputs, params, layout):
     key = likeness(tensors, layout)
     call = CALLS.get(key)
     if call is None:
-        params = check_call(q, k, v, inputs, params, layout)
+        params = check_call(q, k, v, layout)
         records = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         if len(CALLS) >= MOST_CALLS:
             CALLS.clear()
@@ -2517,7 +2514,7 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     call = known_call(q, k, v, inputs, params, layout)
-    params = call.params if call else check_call(q, k, v, inputs, params, layout)
+    params = call.params if call else check_call(q, k, v, layout)
     if layout == "bshd":
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     arguments = (q, k, v, *inputs, *params, deterministic)

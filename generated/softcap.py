@@ -44,12 +44,12 @@ Sections and their lines:
      126  What every kernel shares
      217  Forward
      330  Forward on Hopper
-     759  Backward
-     980  Backward on Hopper
-    1299  Backward of wide heads on Hopper
-    1699  Launch
-    2087  Operators and the call
-    2277  Calls seen before
+     758  Backward
+     979  Backward on Hopper
+    1298  Backward of wide heads on Hopper
+    1698  Launch
+    2085  Operators and the call
+    2275  Calls seen before
 """
 
 import copy
@@ -483,7 +483,7 @@ def narrowed(weights, dtype: gl.constexpr, LATE: gl.constexpr):
 
 
 @gluon.jit
-def weigh(dot, n, row_max, row_sum, k_len, context, MASKED: gl.constexpr, FAST_TANH: gl.constexpr):
+def weigh(dot, n, row_max, row_sum, context, MASKED: gl.constexpr, FAST_TANH: gl.constexpr):
     """One step of the online softmax: weights [ROWS, BLOCK_N], by how much to rescale what came before."""
     BLOCK_N: gl.constexpr = dot.shape[1]
     layout: gl.constexpr = dot.type.layout
@@ -538,7 +538,7 @@ def give_turn(PART: gl.constexpr):
 
 @gluon.jit
 def attend_tiles(
-    state, first, end, queries, shared, k_len, context,
+    state, first, end, queries, shared, context,
     MASKED: gl.constexpr, PART: gl.constexpr, PARTS: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr,
     FAST_TANH: gl.constexpr,
 ):
@@ -570,7 +570,7 @@ def attend_tiles(
             dot = warpgroup_mma_wait(1, [dot])
         mbarrier.arrive(k_free.index(slot))
 
-        new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED, FAST_TANH)
+        new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, MASKED, FAST_TANH)
         new = gl.convert_layout(narrowed(new, weights.dtype, LATE), weights.type.layout)
         if not MASKED:
             if LATE:
@@ -636,20 +636,19 @@ def consumer(
         mbarrier.arrive(k_free.index(slot))
         whole = noted(notes, 4)
         if whole > 0:
-            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False, FAST_TANH)
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, False, FAST_TANH)
         else:
-            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True, FAST_TANH)
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, True, FAST_TANH)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
-            state, begin + 1, edges_from, queries, ring, k_len, context,
-            False, PART, PARTS, TURNS, LATE, FAST_TANH,
+            state, begin + 1, edges_from, queries, ring, context, False, PART, PARTS, TURNS, LATE, FAST_TANH
         )
         state = attend_tiles(
-            state, edges_from, end, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE, FAST_TANH
+            state, edges_from, end, queries, ring, context, True, PART, PARTS, TURNS, LATE, FAST_TANH
         )
         head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
         if OWN_PLACE:
@@ -1282,7 +1281,7 @@ def hopper_backward_kernel(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def finish_dq_kernel(
-    Sums, DQ, dq_strides, heads, q_len, padded, cap, scale, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr
+    Sums, DQ, dq_strides, heads, q_len, padded, scale, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr
 ):
     """One program: 64 rows of dQ from their sums, whose parts lie as a warpgroup's threads held them."""
     q_first, head = program_of(padded, 64, False)
@@ -1582,7 +1581,7 @@ def producer_to_queries(Q, K, V, DOut, fed):
 
 @gluon.jit
 def accumulate_by_queries(
-    state, walk, own_tiles, rings, stats, k_len, context, MASKED: gl.constexpr, FAST_TANH: gl.constexpr
+    state, walk, own_tiles, rings, stats, context, MASKED: gl.constexpr, FAST_TANH: gl.constexpr
 ):
     """Add to dQ of 64 queries what some keys give. ``state`` is what it is in ``accumulate_by_keys``."""
     acc, step = state
@@ -1648,8 +1647,8 @@ def consumer_by_queries(DQ, Lse2, Delta, given, HALF: gl.constexpr, FAST_TANH: g
     state = (acc, gl.to_tensor(0))
     mbarrier.wait(own_ready, 0)
     inner, edges = walk
-    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, k_len, context, False, FAST_TANH)
-    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, k_len, context, True, FAST_TANH)
+    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, context, False, FAST_TANH)
+    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, context, True, FAST_TANH)
     acc, _ = state
     acc = acc * scale
     store_own(DQ, (b, h, q_first), acc, place_of_own)
@@ -1797,7 +1796,7 @@ def strides_of(x):
     return (*(s if n > 1 else 0 for s, n in outer_strides(x)), x.stride(3) if x.shape[3] > 1 else 1)
 
 
-def variant_arguments(q, k, v, cap):
+def variant_arguments(q, cap):
     """The variant's own arguments of the kernels, in their order."""
     return (
         cap,
@@ -1805,7 +1804,7 @@ def variant_arguments(q, k, v, cap):
     )
 
 
-def constants_of(q, k, v, tile, tma):
+def constants_of(q, v, tile, tma):
     """The keyword arguments of a launch with this tile."""
     block_m, block_n, warps, stages = tile
     wide = max(16, triton.next_power_of_2(q.shape[3]))
@@ -1833,7 +1832,7 @@ def sizes_of(q, k):
     return q.shape[1], k.shape[1], q.shape[2], k.shape[2]
 
 
-def sources_of(tile, tma, constants, q, k, v, *rows):
+def sources_of(tma, constants, q, k, v, *rows):
     """q, k, v and further tensors of one row a query, as the kernels take them."""
     block_m, block_n = constants["BLOCK_M"], constants["BLOCK_N"]
     wide, wide_v = constants["BLOCK_D"], constants["BLOCK_DV"]
@@ -1943,7 +1942,7 @@ def launch_hopper_forward(q, k, v, cap, out, lse, launcher=LAUNCHER):
             shared_source(q, 64), shared_source(k, block_n), shared_source(v, block_n),
             shared_source(out, 64), lse, launcher.room(q, 1, zero=tiles > room).view(torch.int32), tiles,
             max(1, 4 * room // q_tiles), q.shape[1], k.shape[1], q.shape[2], k.shape[2],
-            *variant_arguments(q, k, v, cap),
+            *variant_arguments(q, cap),
             PARTS=parts, STAGES=stages, REGISTERS=registers, TURNS=turns, LATE=late, OWN_PLACE=own_place,
             FAST_TANH=True, num_warps=4, maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
         )
@@ -1965,7 +1964,7 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launche
     rows, padded = lse2.shape
     sums = launcher.room(q, rows * padded * width // 256, 256, zero=True)
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
-    own = variant_arguments(q, k, v, cap)
+    own = variant_arguments(q, cap)
     launcher.launch(
         hopper_backward_kernel, (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
         shared_source(q, block_m, width), shared_source(k, block_n, width),
@@ -1978,7 +1977,7 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launche
     )
     launcher.launch(
         finish_dq_kernel, (padded // 64 * rows,),
-        sums, dq, strides_of(dq), q.shape[1], q.shape[2], padded, *own,
+        sums, dq, strides_of(dq), q.shape[1], q.shape[2], padded, own[-1],
         HEAD_DIM=q.shape[3], BLOCK_D=width, num_warps=4,
     )
 
@@ -1993,7 +1992,7 @@ def launch_wide_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launcher)
     """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
     numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     sources = [shared_source(x, 64, 256) for x in (q, k, v, d_out)]
-    own = variant_arguments(q, k, v, cap)
+    own = variant_arguments(q, cap)
     for of_keys, target in ((False, dv), (True, dk)):
         launcher.launch(
             hopper_wide_dkdv_kernel, (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
@@ -2017,13 +2016,13 @@ def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum, launcher=LAUNCHER)
         return
     tile = tiles_of(q, v)[0]
     tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v) and not is_short(q, v)
-    constants = constants_of(q, k, v, tile, tma)
+    constants = constants_of(q, v, tile, tma)
     grid = (triton.cdiv(q.shape[2], tile[0]) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
         launcher.launch(
             forward_kernel, grid,
-            *sources_of(tile, tma, constants, q, k, v), out, lse, row_max, log2_sum, strides_of(q),
-            strides_of(k), strides_of(v), strides_of(out), *sizes_of(q, k), *variant_arguments(q, k, v, cap),
+            *sources_of(tma, constants, q, k, v), out, lse, row_max, log2_sum, strides_of(q), strides_of(k),
+            strides_of(v), strides_of(out), *sizes_of(q, k), *variant_arguments(q, cap),
             **constants,
         )
 
@@ -2043,9 +2042,9 @@ def launch_backward(
     padded = triton.cdiv(q.shape[2], ROW_PADDING) * ROW_PADDING
     lse2, delta, rest = launcher.room(q, 3, rows, padded)
     strides = (strides_of(q), strides_of(k), strides_of(v), strides_of(d_out))
-    own = variant_arguments(q, k, v, cap)
+    own = variant_arguments(q, cap)
     with torch.cuda.device_of(q):
-        constants = constants_of(q, k, v, dkdv_tile, tma)
+        constants = constants_of(q, v, dkdv_tile, tma)
         launcher.launch(
             delta_kernel, (padded // 64 * rows,),
             out, d_out, lse, row_max, log2_sum, d_lse, lse2, rest, delta, strides_of(out), strides_of(d_out),
@@ -2062,17 +2061,16 @@ def launch_backward(
         if dk.numel():
             launcher.launch(
                 dkdv_kernel, (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
-                *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-                *row_sources(dkdv_tile, tma, lse2, rest, delta), dk, dv, *strides, strides_of(dk),
-                strides_of(dv), *sizes_of(q, k), padded, *own,
+                *sources_of(tma, constants, q, k, v, d_out), *row_sources(dkdv_tile, tma, lse2, rest, delta),
+                dk, dv, *strides, strides_of(dk), strides_of(dv), *sizes_of(q, k), padded, *own,
                 **constants,
             )
         if not dq.numel():
             return
-        constants = constants_of(q, k, v, dq_tile, tma)
+        constants = constants_of(q, v, dq_tile, tma)
         grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
         arguments = (
-            *sources_of(dq_tile, tma, constants, q, k, v, d_out),
+            *sources_of(tma, constants, q, k, v, d_out),
             *row_sources(dq_tile, tma, lse2, rest, delta),
             dq,
             *strides,
@@ -2087,7 +2085,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_57e425e455ac_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_e72fdd7ee1a5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2225,7 +2223,7 @@ def float_param(name, value):
         ) from None
 
 
-def check_call(q, k, v, inputs, params, layout):
+def check_call(q, k, v, params, layout):
     """Check every argument of a call; returns the params as numbers."""
     if layout not in ("bhsd", "bshd"):
         raise ValueError(f"layout: expected 'bhsd' or 'bshd', got {layout!r}")
@@ -2555,7 +2553,7 @@ def known_call(q, k, v, inputs, params, layout):
     key = likeness(tensors, layout, params)
     call = CALLS.get(key)
     if call is None:
-        params = check_call(q, k, v, inputs, params, layout)
+        params = check_call(q, k, v, params, layout)
         records = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         if len(CALLS) >= MOST_CALLS:
             CALLS.clear()
@@ -2589,7 +2587,7 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     call = known_call(q, k, v, inputs, params, layout)
-    params = call.params if call else check_call(q, k, v, inputs, params, layout)
+    params = call.params if call else check_call(q, k, v, params, layout)
     if layout == "bshd":
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     arguments = (q, k, v, *inputs, *params, deterministic)
