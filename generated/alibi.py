@@ -43,12 +43,12 @@ Sections and their lines:
      117  What every kernel shares
      195  Forward
      305  Forward on Hopper
-     729  Backward
-     946  Backward on Hopper
-    1266  Backward of wide heads on Hopper
-    1664  Launch
-    2058  Operators and the call
-    2263  Calls seen before
+     740  Backward
+     957  Backward on Hopper
+    1260  Backward of wide heads on Hopper
+    1641  Launch
+    2037  Operators and the call
+    2242  Calls seen before
 """
 
 import copy
@@ -318,6 +318,42 @@ def ring_of(X, PLACES: gl.constexpr):
     return gl.allocate_shared_memory(X.dtype, [PLACES, 1, 1, ROWS, COLUMNS], X.layout)
 
 
+@gluon.constexpr_function
+def accumulator(COLUMNS):
+    """How the threads of a warpgroup hold the sums of a product: 16 rows and all columns to each warp."""
+    return gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
+
+
+@gluon.jit
+def barriers(PLACES: gl.constexpr, COUNT: gl.constexpr):
+    """A barrier for each place of a ring, which flips after COUNT arrivals."""
+    places = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
+    for place in gl.static_range(PLACES):
+        mbarrier.init(places.index(place), count=COUNT)
+    return places
+
+
+# Where two warpgroups (256 threads) wait for each other they meet at one of the barriers 0 to 15, of which
+# Triton takes those below 8: TURN + n, where warpgroup n waits until it may begin its products; and in the
+# backward D_SCORES + half + 2 * buffer, where warpgroup ``half`` waits for the other's dS in that buffer.
+TURN = gl.constexpr(8)
+D_SCORES = gl.constexpr(8)
+
+
+@gluon.jit
+def signal(barrier):
+    """Arrive at one of these barriers, and go on."""
+    asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
+    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def await_signal(barrier):
+    """Wait at one of these barriers until the other warpgroup has arrived."""
+    asm: gl.constexpr = "bar.sync $1, 256; mov.b32 $0, 0;"
+    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+
+
 @gluon.jit
 def note(places, place, number):
     """Leave a number in shared memory."""
@@ -428,7 +464,7 @@ def scores_of(queries, keys):
     """Begin the product of a tile of queries with one of keys [1, 1, BLOCK_N, BLOCK_D]."""
     ROWS: gl.constexpr = queries.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[2]
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    layout: gl.constexpr = accumulator(BLOCK_N)
     nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, layout)
     keys = keys.reshape([BLOCK_N, queries.shape[1]]).permute((1, 0))
     return warpgroup_mma(queries, keys, nothing, use_acc=False, is_async=True)
@@ -498,20 +534,6 @@ def in_order(row_sum):
 
 
 @gluon.jit
-def await_turn(PART: gl.constexpr):
-    """Wait until the warpgroup before this one has begun its products. Barriers 8 to 15 are free."""
-    asm: gl.constexpr = f"bar.sync {PART + 8}, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r", [], gl.int32, is_pure=False, pack=1)
-
-
-@gluon.jit
-def give_turn(PART: gl.constexpr):
-    """Let warpgroup PART begin its products."""
-    asm: gl.constexpr = f"bar.arrive {PART + 8}, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r", [], gl.int32, is_pure=False, pack=1)
-
-
-@gluon.jit
 def attend_tiles(
     state, first, end, queries, shared, context,
     MASKED: gl.constexpr, PART: gl.constexpr, PARTS: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr,
@@ -531,13 +553,13 @@ def attend_tiles(
         mbarrier.wait(k_ready.index(slot), (i // STAGES) & 1)
         n = noted(firsts, slot)  # before the products, so that what follows from it is computed under them
         if TURNS:
-            await_turn(PART)
+            await_signal(TURN + PART)
         dot = scores_of(queries, keys.index(slot))
         mbarrier.wait(v_ready.index(before), ((i - 1) // STAGES) & 1)
         owed = values.index(before).reshape([BLOCK_N, acc.shape[1]])
         acc = warpgroup_mma(weights, owed, acc, is_async=True)
         if TURNS:
-            give_turn((PART + 1) % PARTS)
+            signal(TURN + (PART + 1) % PARTS)
         if MASKED:  # the mask needs the registers of what is under way
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
@@ -570,15 +592,15 @@ def consumer(
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
     BLOCK_DV: gl.constexpr = values.shape[4]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
+    scores: gl.constexpr = accumulator(BLOCK_N)
+    outputs: gl.constexpr = accumulator(BLOCK_DV)
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
     queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
     tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
 
     if TURNS and PART == PARTS - 1:
-        give_turn(0)
+        signal(TURN)
     turn = 0
     begin = 0
     mbarrier.wait(q_ready, 0)
@@ -601,10 +623,10 @@ def consumer(
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
         n = noted(firsts, slot)
         if TURNS:
-            await_turn(PART)
+            await_signal(TURN + PART)
         dot = scores_of(queries, keys.index(slot))
         if TURNS:
-            give_turn((PART + 1) % PARTS)
+            signal(TURN + (PART + 1) % PARTS)
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
         whole = noted(notes, 4)
@@ -650,7 +672,7 @@ def consumer(
         mbarrier.wait(q_ready, turn & 1)
         steps = noted(notes, 3)
     if TURNS and PART == 0:
-        await_turn(0)
+        await_signal(TURN)
     tma.store_wait(0)
 
 
@@ -667,7 +689,6 @@ def hopper_forward_kernel(
     """
     own = (slopes_ptr, slopes_stride_0, scale)
 
-    one: gl.constexpr = mbarrier.MBarrierLayout()
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     queries = ring_of(Q, PARTS)
     outs = queries
@@ -675,21 +696,11 @@ def hopper_forward_kernel(
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)
-    firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)
-    q_ready = gl.allocate_shared_memory(gl.int64, [1], one)
-    q_free = gl.allocate_shared_memory(gl.int64, [1], one)
-    k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    mbarrier.init(q_ready, count=1)
-    mbarrier.init(q_free, count=PARTS)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(k_ready.index(slot), count=1)
-        mbarrier.init(v_ready.index(slot), count=1)
-        mbarrier.init(k_free.index(slot), count=PARTS)
-        mbarrier.init(v_free.index(slot), count=PARTS)
+    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)  # head, q_first, q_last, steps, whole
+    firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)  # of each tile of keys
+    q_ready, q_free = barriers(1, 1).index(0), barriers(1, PARTS).index(0)
+    k_ready, k_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
+    v_ready, v_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
     fence_async_shared()
     shared = (queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts)
     given = ((heads, q_len, k_len), shared, outs, own)
@@ -960,17 +971,13 @@ def add_tile(target, offsets, tile, _semantic=None):
 
 
 @gluon.jit
-def announce(barrier):
-    """Tell the other warpgroup that this one's dS is written. Barriers 8 to 15 are free."""
-    asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
-
-
-@gluon.jit
-def await_other(barrier):
-    """Wait until the other warpgroup's dS is written."""
-    asm: gl.constexpr = "bar.sync $1, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+def by_fours(tiles):
+    """The head and the tile of this program, where a head has that many: four heads at a time, so that what
+    streams past their tiles stays in the L2 cache."""
+    four = gl.program_id(0) // (tiles * 4)
+    in_four = gl.minimum(gl.num_programs(0) // tiles - four * 4, 4)
+    rank = gl.program_id(0) - four * tiles * 4
+    return four * 4 + rank % in_four, rank // in_four
 
 
 @gluon.jit
@@ -1025,7 +1032,7 @@ def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
 @gluon.jit
 def part_of_dq(d_scores, keys, HALF: gl.constexpr):
     """Begin a warpgroup's part of dQ, [64, 64]: half of the columns, or of the rows where 64 are all."""
-    nothing = gl.zeros([64, 64], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
+    nothing = gl.zeros([64, 64], gl.float32, accumulator(64))
     if keys.shape[1] == 64:
         d_scores = d_scores.slice(HALF * 64, 64, dim=1)
     else:
@@ -1063,7 +1070,7 @@ def accumulate_backward(
     BLOCK_M: gl.constexpr = queries.shape[3]
     BLOCK_D: gl.constexpr = queries.shape[4]
     BLOCK_DV: gl.constexpr = d_outs.shape[4]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    scores: gl.constexpr = accumulator(BLOCK_M)
     operand: gl.constexpr = gl.DotOperandLayout(0, dk.type.layout, 2)
     operand_of_dv: gl.constexpr = gl.DotOperandLayout(0, dv.type.layout, 2)
     by_query: gl.constexpr = gl.SliceLayout(0, scores)
@@ -1078,7 +1085,7 @@ def accumulate_backward(
         q_tile = queries.index(slot).reshape([BLOCK_M, BLOCK_D])
         dot = start_of(lse2s.index(slot).reshape([BLOCK_M]).load(by_query) * per_lse2, nothing)
         dot = warpgroup_mma(mine, q_tile.permute((1, 0)), dot, is_async=True)
-        await_other(8 + HALF + 2 * before)
+        await_signal(D_SCORES + HALF + 2 * before)
         part = part_of_dq(d_scores.index(before), keys, HALF)
         dot = warpgroup_mma_wait(1, [dot])
 
@@ -1105,7 +1112,7 @@ def accumulate_backward(
         d_score = d_score.to(queries.dtype)
         d_scores.index(now).slice(HALF * 64, 64, dim=0).store(d_score)
         fence_async_shared()
-        announce(9 - HALF + 2 * now)
+        signal(D_SCORES + (1 - HALF) + 2 * now)
         dk = warpgroup_mma(gl.convert_layout(d_score, operand), q_tile, dk, is_async=True)
         dk, dv = warpgroup_mma_wait(0, [dk, dv])
         mbarrier.arrive(free.index(slot))
@@ -1136,8 +1143,8 @@ def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
     BLOCK_N: gl.constexpr = keys.shape[2]
     BLOCK_D: gl.constexpr = keys.shape[3]
     BLOCK_DV: gl.constexpr = values.shape[4]
-    as_dk: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
-    as_dv: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
+    as_dk: gl.constexpr = accumulator(BLOCK_D)
+    as_dv: gl.constexpr = accumulator(BLOCK_DV)
     own_values = values.index(HALF)
     staged = staged.index(HALF)
     tiles = (keys.reshape([BLOCK_N, BLOCK_D]), own_values.reshape([64, BLOCK_DV]), d_scores, staged)
@@ -1147,7 +1154,7 @@ def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
     dv = gl.zeros([64, BLOCK_DV], gl.float32, as_dv)
     state = (dk, dv, gl.to_tensor(0), gl.to_tensor(-1))
     mbarrier.wait(kv_ready, 0)
-    announce(11 - HALF)  # before the first step there is no dS to wait for
+    signal(D_SCORES + (1 - HALF) + 2)  # before the first step there is no dS to wait for
     per_lse2 = -0.6931471805599453 / scale  # S starts where 2**S is divided by the row's sum
     for member in range(group):
         h = h_kv * group + member
@@ -1166,7 +1173,7 @@ def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
         )
 
     dk, dv, step, owed = state
-    await_other(8 + HALF + 2 * ((step + 1) & 1))
+    await_signal(D_SCORES + HALF + 2 * ((step + 1) & 1))
     if owed >= 0:
         part = part_of_dq(d_scores.index((step + 1) & 1), tiles[0], HALF)
         part = warpgroup_mma_wait(0, [part])
@@ -1186,20 +1193,14 @@ def hopper_backward_kernel(
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream.
 
-    Four heads at a time, so that their queries stay in the L2 cache; in them the tiles with most queries
-    under a causal mask come first.
+    The tiles with most queries under a causal mask come first.
     """
     BLOCK_M: gl.constexpr = Q.block_type.shape[2]
     BLOCK_N: gl.constexpr = K.block_type.shape[2]
     k_tiles = gl.cdiv(k_len, BLOCK_N)
-    four = gl.program_id(0) // (k_tiles * 4)
-    in_four = gl.minimum(gl.num_programs(0) // k_tiles - four * 4, 4)
-    rank = gl.program_id(0) - four * k_tiles * 4
-    kv_head = four * 4 + rank % in_four
-    k_first = rank // in_four * BLOCK_N
-    b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    kv_head, tile = by_fours(k_tiles)
+    b, h_kv, k_first = kv_head // kv_heads, kv_head % kv_heads, tile * BLOCK_N
 
-    one: gl.constexpr = mbarrier.MBarrierLayout()
     keys = gl.allocate_shared_memory(K.dtype, K.block_type.shape, K.layout)
     values = ring_of(V, 2)
     queries = ring_of(Q, STAGES)
@@ -1214,15 +1215,8 @@ def hopper_backward_kernel(
         alignment=1024,
     )
     staged = gl.allocate_shared_memory(gl.float32, [2, 64, 64], by_thread)
-    kv_ready = gl.allocate_shared_memory(gl.int64, [1], one)
-    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    d_out_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    mbarrier.init(kv_ready, count=1)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(q_ready.index(slot), count=1)
-        mbarrier.init(d_out_ready.index(slot), count=1)
-        mbarrier.init(free.index(slot), count=2)
+    kv_ready = barriers(1, 1).index(0)
+    q_ready, d_out_ready, free = barriers(STAGES, 1), barriers(STAGES, 1), barriers(STAGES, 2)
     fence_async_shared()
     group = heads // kv_heads
     place = (b, h_kv, k_first)
@@ -1274,12 +1268,7 @@ def finish_dq_kernel(
 @gluon.jit
 def watched_ring(X, PLACES: gl.constexpr):
     """A ring of X's tiles, and barriers: which are ready, and which both warpgroups have done with."""
-    ready = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
-    free = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
-    for place in gl.static_range(PLACES):
-        mbarrier.init(ready.index(place), count=1)
-        mbarrier.init(free.index(place), count=2)
-    return ring_of(X, PLACES), ready, free
+    return ring_of(X, PLACES), barriers(PLACES, 1), barriers(PLACES, 2)
 
 
 @gluon.jit
@@ -1383,7 +1372,7 @@ def accumulate_by_keys(
     scale_log2, slopes_h_log2 = context
     STAGES: gl.constexpr = lse2s.shape[0]
     BLOCK_M: gl.constexpr = lse2s.shape[2]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    scores: gl.constexpr = accumulator(BLOCK_M)
     operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
     by_query: gl.constexpr = gl.SliceLayout(0, scores)
     nothing = gl.zeros([64, BLOCK_M], gl.float32, scores)
@@ -1440,7 +1429,7 @@ def consumer_by_keys(Target, given, HALF: gl.constexpr, OF_KEYS: gl.constexpr):
     slopes_ptr, slopes_stride_0, scale = own
     inner, edges = walk
     BLOCK_D: gl.constexpr = keys.shape[4]
-    gradient: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    gradient: gl.constexpr = accumulator(BLOCK_D)
     place_of_own = keys.index(HALF)
     own_tiles = (place_of_own.reshape([64, BLOCK_D]), values.index(HALF).reshape([64, BLOCK_D]))
     own_first = k_first + HALF * 64
@@ -1474,18 +1463,12 @@ def hopper_wide_dkdv_kernel(
 ):
     """One program: dK of 128 keys of one key head, or without OF_KEYS their dV; ``Target`` is where it goes.
 
-    Four heads at a time, so that their queries stay in the L2 cache; in them the tiles with most queries
-    under a causal mask come first.
+    The tiles with most queries under a causal mask come first.
     """
     BLOCK_M: gl.constexpr = Q.block_type.shape[2]
     BLOCK_N: gl.constexpr = 128
-    k_tiles = gl.cdiv(k_len, BLOCK_N)
-    four = gl.program_id(0) // (k_tiles * 4)
-    in_four = gl.minimum(gl.num_programs(0) // k_tiles - four * 4, 4)
-    rank = gl.program_id(0) - four * k_tiles * 4
-    kv_head = four * 4 + rank % in_four
-    k_first = rank // in_four * BLOCK_N
-    b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    kv_head, tile = by_fours(gl.cdiv(k_len, BLOCK_N))
+    b, h_kv, k_first = kv_head // kv_heads, kv_head % kv_heads, tile * BLOCK_N
 
     keys = ring_of(K, 2)
     values = keys
@@ -1495,8 +1478,7 @@ def hopper_wide_dkdv_kernel(
     d_outs = watched_ring(DOut, 1 if OF_KEYS else 2)
     lse2s = gl.allocate_shared_memory(gl.float32, [2, 1, BLOCK_M], Lse2.layout)
     deltas = gl.allocate_shared_memory(gl.float32, [2, 1, BLOCK_M], Delta.layout)
-    own_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    mbarrier.init(own_ready, count=1)
+    own_ready = barriers(1, 1).index(0)
     fence_async_shared()
     group = heads // kv_heads
     place = (b, h_kv, k_first)
@@ -1557,7 +1539,7 @@ def accumulate_by_queries(state, walk, own_tiles, rings, stats, context, MASKED:
     lse2, delta = stats
     pos, scale_log2, slopes_h_log2 = context
     BLOCK_N: gl.constexpr = keys[0].shape[3]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    scores: gl.constexpr = accumulator(BLOCK_N)
     operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
     nothing = gl.zeros([64, BLOCK_N], gl.float32, scores)
     lo, hi = walk
@@ -1597,8 +1579,8 @@ def consumer_by_queries(DQ, Lse2, Delta, given, HALF: gl.constexpr):
     scale_log2, slopes_h_log2, scale = own
     BLOCK_N: gl.constexpr = rings[0][0].shape[3]
     BLOCK_D: gl.constexpr = queries.shape[4]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    gradient: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    scores: gl.constexpr = accumulator(BLOCK_N)
+    gradient: gl.constexpr = accumulator(BLOCK_D)
     place_of_own = queries.index(HALF)
     own_tiles = (place_of_own.reshape([64, BLOCK_D]), d_outs.index(HALF).reshape([64, BLOCK_D]))
 
@@ -1627,12 +1609,8 @@ def hopper_wide_dq_kernel(
     """One program: dQ of 128 queries of one head, the same keys and the same order as in the forward."""
     BLOCK_N: gl.constexpr = K.block_type.shape[2]
     q_tiles = gl.cdiv(q_len, 128)
-    four = gl.program_id(0) // (q_tiles * 4)
-    in_four = gl.minimum(gl.num_programs(0) // q_tiles - four * 4, 4)
-    rank = gl.program_id(0) - four * q_tiles * 4
-    head = four * 4 + rank % in_four
-    q_first = (q_tiles - 1 - rank // in_four) * 128
-    b, h = head // heads, head % heads
+    head, tile = by_fours(q_tiles)
+    b, h, q_first = head // heads, head % heads, (q_tiles - 1 - tile) * 128
     h_kv = h // (heads // kv_heads)
     scale_log2 = 1.4426950408889634 * scale
     slopes_h_log2 = 1.4426950408889634 * tl.load(slopes_ptr + h.to(tl.int64) * slopes_stride_0)
@@ -1644,8 +1622,7 @@ def hopper_wide_dq_kernel(
     queries = ring_of(Q, 2)
     d_outs = ring_of(DOut, 2)
     rings = (watched_ring(K, 2), watched_ring(V, 1))
-    own_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    mbarrier.init(own_ready, count=1)
+    own_ready = barriers(1, 1).index(0)
     fence_async_shared()
     place, own_tiles = (b, h, q_first), (queries, d_outs, own_ready)
     fed = (place, h_kv, own_tiles, rings, walk)
@@ -1716,10 +1693,15 @@ def target_of(q):
     return {8: "sm_80" if minor == 0 else "small", 9: "sm_90", 10: "sm_100"}.get(major, "small")
 
 
+def row_for(table, width):
+    """The row of a table by largest head dimension that heads of this width take."""
+    return next(row for limit, row in table.items() if width <= limit)
+
+
 def tiles_of(q, v):
     """(forward, dkdv, dq) tiles for these tensors."""
     width = max(q.shape[3], v.shape[3])
-    return next(tiles for limit, tiles in TILES[target_of(q)].items() if width <= limit)
+    return row_for(TILES[target_of(q)], width)
 
 
 def takes_tma(*tensors):
@@ -1874,6 +1856,8 @@ FILLED = {
 
 # Of every tile in shared memory: rows of at least 64 numbers of 16 bits, swizzled over 128 bytes.
 SHARED_TILE = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+# Of numbers that stand one after the other: the log-sum-exp, delta, and the sums of dQ.
+SHARED_ROW = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
 
 
 def takes_hopper(*tensors):
@@ -1883,16 +1867,13 @@ def takes_hopper(*tensors):
 
 def hopper_tile(q, v):
     """The forward's tile for these tensors."""
-    width = max(q.shape[3], v.shape[3])
-    return next(tile for limit, tile in HOPPER_TILES.items() if width <= limit)
+    return row_for(HOPPER_TILES, max(q.shape[3], v.shape[3]))
 
 
 def is_filled(q, v):
     """Whether the forward for sm_90 fills the card; its programs of one tile do as well as Triton's."""
-    width = max(q.shape[3], v.shape[3])
-    return hopper_tile(q, v)[0] == 1 or tiles_each(q) > next(
-        tiles for limit, tiles in FILLED.items() if width <= limit
-    )
+    enough = row_for(FILLED, max(q.shape[3], v.shape[3]))
+    return hopper_tile(q, v)[0] == 1 or tiles_each(q) > enough
 
 
 def shared_source(x, rows, least=64):
@@ -1936,15 +1917,14 @@ def launch_hopper_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, laun
     block_m, block_n = 8192 // width, 128  # two warpgroups of 64 keys, for each a part of dQ of [64, 64]
     rows, padded = lse2.shape
     sums = launcher.room(q, rows * padded * width // 256, 256, zero=True)
-    numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     own = variant_arguments(q, slopes)
     launcher.launch(
         hopper_backward_kernel, (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
         shared_source(q, block_m, width), shared_source(k, block_n, width),
         shared_source(v, block_n // 2, width), shared_source(d_out, block_m, width),
-        GluonDescriptor.from_tensor(lse2, [1, block_m], numbers_of),
-        GluonDescriptor.from_tensor(delta, [1, block_m], numbers_of),
-        GluonDescriptor.from_tensor(sums, [16, 256], numbers_of), shared_source(dk, block_n // 2, width),
+        GluonDescriptor.from_tensor(lse2, [1, block_m], SHARED_ROW),
+        GluonDescriptor.from_tensor(delta, [1, block_m], SHARED_ROW),
+        GluonDescriptor.from_tensor(sums, [16, 256], SHARED_ROW), shared_source(dk, block_n // 2, width),
         shared_source(dv, block_n // 2, width), *sizes_of(q, k), padded, *own,
         STAGES=2, num_warps=4,
     )
@@ -1963,14 +1943,13 @@ def takes_wide_backward(q, k, v, d_out, dq, dk, dv):
 
 def launch_wide_backward(q, k, v, slopes, d_out, lse2, delta, dq, dk, dv, launcher):
     """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
-    numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     sources = [shared_source(x, 64, 256) for x in (q, k, v, d_out)]
     own = variant_arguments(q, slopes)
     for of_keys, target in ((False, dv), (True, dk)):
         launcher.launch(
             hopper_wide_dkdv_kernel, (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
-            *sources, GluonDescriptor.from_tensor(lse2, [1, 64], numbers_of),
-            GluonDescriptor.from_tensor(delta, [1, 64], numbers_of), shared_source(target, 64, 256),
+            *sources, GluonDescriptor.from_tensor(lse2, [1, 64], SHARED_ROW),
+            GluonDescriptor.from_tensor(delta, [1, 64], SHARED_ROW), shared_source(target, 64, 256),
             *sizes_of(q, k), *own,
             OF_KEYS=of_keys, num_warps=4,
         )
@@ -2058,7 +2037,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_782b071b7ac4_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_a105dba9398a_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
