@@ -45,10 +45,10 @@ Sections and their lines:
      305  Forward on Hopper
      740  Backward
      957  Backward on Hopper
-    1260  Backward of wide heads on Hopper
-    1641  Launch
-    2037  Operators and the call
-    2242  Calls seen before
+    1258  Backward of wide heads on Hopper
+    1639  Launch
+    2035  Operators and the call
+    2240  Calls seen before
 """
 
 import copy
@@ -1051,9 +1051,7 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state, walk, own_first, tile_row, lengths, tiles, ring,
-    Sums,
-    per_lse2, context,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, per_lse2, context,
     MASKED: gl.constexpr, HALF: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
@@ -2037,7 +2035,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_a105dba9398a_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_ef95d4e6ba43_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

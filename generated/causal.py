@@ -42,10 +42,10 @@ Sections and their lines:
      300  Forward on Hopper
      732  Backward
      947  Backward on Hopper
-    1249  Backward of wide heads on Hopper
-    1623  Launch
-    2008  Operators and the call
-    2183  Calls seen before
+    1247  Backward of wide heads on Hopper
+    1621  Launch
+    2006  Operators and the call
+    2181  Calls seen before
 """
 
 import copy
@@ -1041,9 +1041,7 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state, walk, own_first, tile_row, lengths, tiles, ring,
-    Sums,
-    per_lse2, context,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, per_lse2, context,
     MASKED: gl.constexpr, HALF: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
@@ -2008,7 +2006,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_56be7dd4f016_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_c52fdfc92a33_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -42,13 +42,13 @@ Sections and their lines:
       76  The variant
      116  What every kernel shares
      218  Forward
-     332  Forward on Hopper
-     813  Backward
-    1040  Backward on Hopper
-    1367  Backward of wide heads on Hopper
-    1757  Launch
-    2161  Operators and the call
-    2367  Calls seen before
+     330  Forward on Hopper
+     816  Backward
+    1039  Backward on Hopper
+    1344  Backward of wide heads on Hopper
+    1732  Launch
+    2136  Operators and the call
+    2342  Calls seen before
 """
 
 import copy
@@ -268,9 +268,7 @@ def attend(
 def forward_kernel(
     Q, K, V, Out, Lse, RowMax, Log2Sum,
     q_strides, k_strides, v_strides, out_strides,
-    heads, kv_heads, q_len, k_len,
-    Seed,
-    threshold, kept_scale, scale,
+    heads, kv_heads, q_len, k_len, Seed, threshold, kept_scale, scale,
     HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -513,19 +511,26 @@ def quarter_layout(COLUMNS):
 
 
 @gluon.jit
-def is_kept_by_thread(q_first, k_first, head, seed, threshold, layout: gl.constexpr, COLUMNS: gl.constexpr):
-    """What ``is_kept`` gives for 64 rows, in an accumulator's layout: each thread draws what it holds."""
+def is_kept_by_thread(
+    q_first, k_first, head, seed, threshold,
+    layout: gl.constexpr, COLUMNS: gl.constexpr, TRANSPOSED: gl.constexpr,
+):
+    """What ``is_kept`` gives, in an accumulator's layout: each thread draws what it holds. Of 64 queries and
+    COLUMNS keys, or TRANSPOSED."""
     quarter: gl.constexpr = quarter_layout(COLUMNS)
-    row = gl.arange(0, 32, gl.SliceLayout(1, quarter))
-    column = gl.arange(0, COLUMNS // 2, gl.SliceLayout(0, quarter))
-    row = q_first + row // 8 * 16 + row % 8  # the rows without bit 3
-    column = k_first + column // 8 * 16 + column % 8
-    words = philox(row[:, None], column[None, :], head, seed)
+    down = gl.arange(0, 32, gl.SliceLayout(1, quarter))
+    across = gl.arange(0, COLUMNS // 2, gl.SliceLayout(0, quarter))
+    first_down, first_across = (k_first, q_first) if TRANSPOSED else (q_first, k_first)
+    down = (first_down + down // 8 * 16 + down % 8)[:, None]  # those without bit 3
+    across = (first_across + across // 8 * 16 + across % 8)[None, :]
+    row, column = (across, down) if TRANSPOSED else (down, across)
+    words = philox(row, column, head, seed)
     threshold = threshold.to(gl.uint32, bitcast=True)
     low = gl.join(words[0] >= threshold, words[1] >= threshold)
     high = gl.join(words[2] >= threshold, words[3] >= threshold)
-    kept = gl.join(low, high)  # [.., .., column's bit, row's]
-    kept = kept.reshape(4, 8, COLUMNS // 16, 8, 2, 2).permute(0, 5, 1, 2, 4, 3)
+    kept = gl.join(low, high)  # [.., .., the key's bit, the query's]
+    kept = kept.reshape(4, 8, COLUMNS // 16, 8, 2, 2)
+    kept = kept.permute(0, 4, 1, 2, 5, 3) if TRANSPOSED else kept.permute(0, 5, 1, 2, 4, 3)
     return gl.convert_layout(kept.reshape(64, COLUMNS), layout, assert_trivial=True)
 
 
@@ -582,7 +587,7 @@ def weigh(dot, n, row_max, row_sum, context, MASKED: gl.constexpr):
     rescale = gl.exp2(row_max - reference)
     weights = gl.exp2(logit * scale_log2 - reference[:, None])
     row_sum = row_sum * rescale + gl.sum(weights, 1)
-    kept = is_kept_by_thread(q_first, n, head, seed, threshold, layout, BLOCK_N)
+    kept = is_kept_by_thread(q_first, n, head, seed, threshold, layout, BLOCK_N, False)
     weights = gl.where(kept, weights, 0.0)
     return weights, rescale, new_max, row_sum
 
@@ -750,9 +755,7 @@ def consumer(
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_forward_kernel(
     Q, K, V, Out, Lse, Taken,
-    tiles, at_once, heads, kv_heads, q_len, k_len,
-    Seed,
-    threshold, kept_scale, scale,
+    tiles, at_once, heads, kv_heads, q_len, k_len, Seed, threshold, kept_scale, scale,
     PARTS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, TURNS: gl.constexpr,
     LATE: gl.constexpr, OWN_PLACE: gl.constexpr,
 ):
@@ -906,9 +909,7 @@ def accumulate_dkdv(
 def dkdv_kernel(
     Q, K, V, DOut, Lse2, Rest, Delta, DK, DV,
     q_strides, k_strides, v_strides, d_out_strides, dk_strides, dv_strides,
-    heads, kv_heads, q_len, k_len, padded,
-    Seed,
-    threshold, kept_scale, scale,
+    heads, kv_heads, q_len, k_len, padded, Seed, threshold, kept_scale, scale,
     HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -991,9 +992,7 @@ def accumulate_dq(
 def dq_kernel(
     Q, K, V, DOut, Lse2, Rest, Delta, DQ,
     q_strides, k_strides, v_strides, d_out_strides, dq_strides,
-    heads, kv_heads, q_len, k_len, padded,
-    Seed,
-    threshold, kept_scale, scale,
+    heads, kv_heads, q_len, k_len, padded, Seed, threshold, kept_scale, scale,
     HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -1113,24 +1112,6 @@ def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
 
 
 @gluon.jit
-def is_kept_transposed(q_first, k_first, head, seed, threshold, layout: gl.constexpr, COLUMNS: gl.constexpr):
-    """What ``is_kept`` gives for 64 keys, transposed, in an accumulator's layout."""
-    quarter: gl.constexpr = quarter_layout(COLUMNS)
-    column = gl.arange(0, 32, gl.SliceLayout(1, quarter))
-    row = gl.arange(0, COLUMNS // 2, gl.SliceLayout(0, quarter))
-    column = k_first + column // 8 * 16 + column % 8  # the columns without bit 3
-    row = q_first + row // 8 * 16 + row % 8
-    words = philox(row[None, :], column[:, None], head, seed)
-    threshold = threshold.to(gl.uint32, bitcast=True)
-    low = gl.join(words[0] >= threshold, words[1] >= threshold)
-    high = gl.join(words[2] >= threshold, words[3] >= threshold)
-    # [16 columns, column, 16 rows, row, the column's bit, the row's]
-    kept = gl.join(low, high).reshape(4, 8, COLUMNS // 16, 8, 2, 2)
-    kept = kept.permute(0, 4, 1, 2, 5, 3)
-    return gl.convert_layout(kept.reshape(64, COLUMNS), layout, assert_trivial=True)
-
-
-@gluon.jit
 def part_of_dq(d_scores, keys, HALF: gl.constexpr):
     """Begin a warpgroup's part of dQ, [64, 64]: half of the columns, or of the rows where 64 are all."""
     nothing = gl.zeros([64, 64], gl.float32, accumulator(64))
@@ -1152,9 +1133,7 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state, walk, own_first, tile_row, lengths, tiles, ring,
-    Sums,
-    per_lse2, context,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, per_lse2, context,
     MASKED: gl.constexpr, HALF: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
@@ -1198,7 +1177,7 @@ def accumulate_backward(
         if MASKED:
             logit = tl.where((row < q_len) & (column < k_len) & keeps(pos, k), logit, float("-inf"))
         weights = tl.exp2(logit * scale_log2)
-        kept = is_kept_transposed(first, own_first, head, seed, threshold, scores, BLOCK_M)
+        kept = is_kept_by_thread(first, own_first, head, seed, threshold, scores, BLOCK_M, True)
         weights = tl.where(kept, weights, -weights)  # one register for both
         weights16 = gl.convert_layout(tl.maximum(weights, 0.0).to(queries.dtype), operand_of_dv)
         part = warpgroup_mma_wait(0, [part])
@@ -1293,9 +1272,7 @@ def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_backward_kernel(
     Q, K, V, DOut, Lse2, Delta, Sums, DK, DV,
-    heads, kv_heads, q_len, k_len, padded,
-    Seed,
-    threshold, kept_scale, scale,
+    heads, kv_heads, q_len, k_len, padded, Seed, threshold, kept_scale, scale,
     STAGES: gl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream.
@@ -1506,7 +1483,7 @@ def accumulate_by_keys(
         if MASKED:
             logit = tl.where((row < q_len) & (column < k_len) & keeps(pos, k), logit, float("-inf"))
         weights = tl.exp2(logit * scale_log2)
-        kept = is_kept_transposed(first, own_first, head, seed, threshold, scores, BLOCK_M)
+        kept = is_kept_by_thread(first, own_first, head, seed, threshold, scores, BLOCK_M, True)
         if OF_KEYS:
             d_weights = warpgroup_mma_wait(0, [d_weights])
             give_back(step, d_outs)
@@ -1562,7 +1539,7 @@ def consumer_by_keys(Target, given, HALF: gl.constexpr, OF_KEYS: gl.constexpr):
     acc, _ = state
     if OF_KEYS:
         acc = acc * scale
-    if not OF_KEYS:
+    else:
         acc = acc * kept_scale
     store_own(Target, (b, h_kv, own_first), acc, place_of_own)
 
@@ -1570,9 +1547,7 @@ def consumer_by_keys(Target, given, HALF: gl.constexpr, OF_KEYS: gl.constexpr):
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_wide_dkdv_kernel(
     Q, K, V, DOut, Lse2, Delta, Target,
-    heads, kv_heads, q_len, k_len,
-    Seed,
-    threshold, kept_scale, scale,
+    heads, kv_heads, q_len, k_len, Seed, threshold, kept_scale, scale,
     OF_KEYS: gl.constexpr,
 ):
     """One program: dK of 128 keys of one key head, or without OF_KEYS their dV; ``Target`` is where it goes.
@@ -1673,7 +1648,7 @@ def accumulate_by_queries(state, walk, own_tiles, rings, stats, context, MASKED:
         if MASKED:
             logit = tl.where(keeps(pos, k), logit, float("-inf"))
         weights = tl.exp2(logit * scale_log2 - lse2)
-        kept = is_kept_by_thread(q_first, first, head, seed, threshold, scores, BLOCK_N)
+        kept = is_kept_by_thread(q_first, first, head, seed, threshold, scores, BLOCK_N, False)
         d_weights = warpgroup_mma_wait(0, [d_weights])
         give_back(step, values)
         d_weights = tl.where(kept, d_weights * kept_scale, 0.0)
@@ -2161,7 +2136,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_4ebebde2680f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_51f5f578afca_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -46,10 +46,10 @@ Sections and their lines:
      340  Forward on Hopper
      783  Backward
     1009  Backward on Hopper
-    1314  Backward of wide heads on Hopper
-    1703  Launch
-    2092  Operators and the call
-    2282  Calls seen before
+    1312  Backward of wide heads on Hopper
+    1701  Launch
+    2090  Operators and the call
+    2280  Calls seen before
 """
 
 import copy
@@ -1103,9 +1103,7 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state, walk, own_first, tile_row, lengths, tiles, ring,
-    Sums,
-    context,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, context,
     MASKED: gl.constexpr, HALF: gl.constexpr, FAST_TANH: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
@@ -2092,7 +2090,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_721fa2b4d87d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1b0c2bae8f75_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -45,10 +45,10 @@ Sections and their lines:
      308  Forward on Hopper
      746  Backward
      967  Backward on Hopper
-    1277  Backward of wide heads on Hopper
-    1667  Launch
-    2063  Operators and the call
-    2268  Calls seen before
+    1275  Backward of wide heads on Hopper
+    1665  Launch
+    2061  Operators and the call
+    2266  Calls seen before
 """
 
 import copy
@@ -1067,9 +1067,7 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state, walk, own_first, tile_row, lengths, tiles, ring,
-    Sums,
-    per_lse2, context,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, per_lse2, context,
     MASKED: gl.constexpr, HALF: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
@@ -2063,7 +2061,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_90ddc8783eb9_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_98e0f4dd46b9_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -46,10 +46,10 @@ Sections and their lines:
      330  Forward on Hopper
      769  Backward
      990  Backward on Hopper
-    1292  Backward of wide heads on Hopper
-    1675  Launch
-    2064  Operators and the call
-    2254  Calls seen before
+    1290  Backward of wide heads on Hopper
+    1673  Launch
+    2062  Operators and the call
+    2252  Calls seen before
 """
 
 import copy
@@ -1084,9 +1084,7 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state, walk, own_first, tile_row, lengths, tiles, ring,
-    Sums,
-    context,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, context,
     MASKED: gl.constexpr, HALF: gl.constexpr, FAST_TANH: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
@@ -2064,7 +2062,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_e96b3874fb2b_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_e9170d9bd8e9_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

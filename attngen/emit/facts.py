@@ -65,9 +65,10 @@ def _readers(ir: AttentionIR) -> str:
 def _bound(plan: Plan) -> Iterator[str]:
     bound = plan.facts.bound
     if bound is not None:
-        text = f"Scores are bounded: abs(score) is at most an expression of {_reads(bound)}."
-        if _is_short(bound):
-            text = f"Scores are bounded: abs(score) <= {print_expr(bound)}."
+        most = (
+            f"<= {print_expr(bound)}" if _is_short(bound) else f"is at most an expression of {_reads(bound)}"
+        )
+        text = f"Scores are bounded: abs(score) {most}."
         if plan.takes_no_max:
             text += " But for float16, the forward sums 2**logit itself, and takes no maximum (BOUNDED)."
         yield text

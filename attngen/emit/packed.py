@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from enum import Enum
-from itertools import groupby, pairwise
+from enum import IntEnum
+from itertools import accumulate, groupby, pairwise
 from operator import itemgetter
 
 from attngen.emit.layout import commas
@@ -32,13 +32,15 @@ _NAMED = re.compile(r"\w+=|\*\*")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*|True|False|None")
 
 
-class _Kind(Enum):
-    KERNEL = "what a launch runs, and its grid"
-    TENSOR = "Q"
-    STRIDES = "q_strides"
-    NUMBER = "q_len"
-    CONSTANT = "BLOCK_M: tl.constexpr, or MASKED in a call"
-    NAMED = "seed=None"
+class _Kind(IntEnum):
+    """In the order in which a signature or a call has them; one that comes late stays with those before."""
+
+    KERNEL = 0  # what a launch runs, and its grid
+    TENSOR = 1  # Q
+    STRIDES = 2  # q_strides
+    NUMBER = 3  # q_len
+    CONSTANT = 4  # BLOCK_M: tl.constexpr, or MASKED at the end of a call
+    NAMED = 5  # seed=None
 
 
 def packed(text: str) -> str:
@@ -100,11 +102,10 @@ def _written(opening: str, items: list[str], closing: str) -> Iterator[str]:
 
 
 def _groups(items: list[str], *, is_signature: bool) -> list[list[str]]:
-    """The items in their order, cut where one of another kind begins."""
+    """The items in their order, cut where a later kind begins."""
     kinds = [_kind(item) for item in items] if is_signature else _kinds_in_call(items)
-    return [
-        [item for _, item in group] for _, group in groupby(zip(kinds, items, strict=True), itemgetter(0))
-    ]
+    ranked = zip(accumulate(kinds, max), items, strict=True)
+    return [[item for _, item in group] for _, group in groupby(ranked, itemgetter(0))]
 
 
 def _kind(item: str) -> _Kind:
