@@ -44,12 +44,12 @@ Sections and their lines:
      126  What every kernel shares
      217  Forward
      330  Forward on Hopper
-     769  Backward
-     990  Backward on Hopper
-    1290  Backward of wide heads on Hopper
-    1673  Launch
-    2062  Operators and the call
-    2252  Calls seen before
+     766  Backward
+     987  Backward on Hopper
+    1293  Backward of wide heads on Hopper
+    1660  Launch
+    2052  Operators and the call
+    2242  Calls seen before
 """
 
 import copy
@@ -740,8 +740,7 @@ def hopper_forward_kernel(
                 (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE, FAST_TANH)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
-            [1],
-            [24],
+            [1], [24],  # warps, and registers a thread, of all but the first
         )
     elif PARTS == 2:
         gl.warp_specialize(
@@ -750,8 +749,7 @@ def hopper_forward_kernel(
                 (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE, FAST_TANH)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
-            [4, 1],
-            [REGISTERS, 504 - 2 * REGISTERS],
+            [4, 1], [REGISTERS, 504 - 2 * REGISTERS],  # warps, and registers a thread, of all but the first
         )
     else:
         gl.warp_specialize(
@@ -761,8 +759,7 @@ def hopper_forward_kernel(
                 (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE, FAST_TANH)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
-            [4, 4, 1],
-            [REGISTERS, REGISTERS, 24],
+            [4, 4, 1], [REGISTERS, REGISTERS, 24],  # warps, and registers a thread, of all but the first
         )
 
 
@@ -1044,6 +1041,14 @@ def feed_queries(step, walk, Q, DOut, Lse2, Delta, of, ring):
 
 
 @gluon.jit
+def load_halves(X, of, ready, tiles):
+    """Load 64 rows for each of the two warpgroups."""
+    b, h, first = of
+    for half in gl.static_range(2):
+        tma.async_copy_global_to_shared(X, [b, h, first + half * 64, 0], ready, tiles.index(half))
+
+
+@gluon.jit
 def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
     """Load keys and values, then queries, dO, log-sum-exp and delta tile by tile."""
     place, heads, group, tiles, ring, walk = fed
@@ -1052,8 +1057,7 @@ def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
     inner, edges = walk
     mbarrier.expect(kv_ready, K.block_type.nbytes + 2 * V.block_type.nbytes)
     tma.async_copy_global_to_shared(K, [b, h_kv, k_first, 0], kv_ready, keys)
-    for half in gl.static_range(2):
-        tma.async_copy_global_to_shared(V, [b, h_kv, k_first + half * 64, 0], kv_ready, values.index(half))
+    load_halves(V, place, kv_ready, values)
     step = gl.to_tensor(0)
     for member in range(group):
         h = h_kv * group + member
@@ -1153,12 +1157,12 @@ def accumulate_backward(
 
 
 @gluon.jit
-def store_half(target, of, tile, place):
-    """Write dK or dV of 64 keys by way of shared memory; nothing beyond the last key and the last column."""
-    b, h_kv, k_first = of
-    place.reshape([64, target.block_type.shape[3]]).store(tile.to(target.dtype))
+def store_rows(Target, of, rows, place):
+    """Begin to write 64 rows of a gradient by way of shared memory; nothing beyond the last row and column."""
+    b, h, first = of
+    place.reshape([64, Target.block_type.shape[3]]).store(rows.to(Target.dtype))
     fence_async_shared()
-    tma.async_copy_shared_to_global(target, [b, h_kv, k_first, 0], place)
+    tma.async_copy_shared_to_global(Target, [b, h, first, 0], place)
 
 
 @gluon.jit
@@ -1210,8 +1214,8 @@ def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr, FAST_TANH: gl.con
         add_to_dq(part, owed, staged, Sums, HALF)
         tma.store_wait(0)
     dk = dk * scale
-    store_half(DK, (b, h_kv, own_first), dk, staged._reinterpret(DK.dtype, DK.block_type.shape, DK.layout))
-    store_half(DV, (b, h_kv, own_first), dv, own_values)
+    store_rows(DK, (b, h_kv, own_first), dk, staged._reinterpret(DK.dtype, DK.block_type.shape, DK.layout))
+    store_rows(DV, (b, h_kv, own_first), dv, own_values)
     tma.store_wait(0)
 
 
@@ -1266,8 +1270,7 @@ def hopper_backward_kernel(
             (backward_consumer, (DK, DV, Sums, given, 1, FAST_TANH)),
             (backward_producer, (Q, K, V, DOut, Lse2, Delta, fed)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 1], [240, 24],  # warps, and registers a thread, of all but the first
     )
 
 
@@ -1328,25 +1331,6 @@ def give_back(step, ring):
 
 
 @gluon.jit
-def load_own(X, of, ready, tiles):
-    """Load the rows of both warpgroups."""
-    b, h, first = of
-    for half in gl.static_range(2):
-        tma.async_copy_global_to_shared(X, [b, h, first + half * 64, 0], ready, tiles.index(half))
-
-
-@gluon.jit
-def store_own(Target, of, acc, tile):
-    """Write a warpgroup's rows of a gradient, by way of where its own rows lay."""
-    b, h, first = of
-    tile = tile._reinterpret(Target.dtype, Target.block_type.shape, Target.layout)
-    tile.reshape([64, acc.shape[1]]).store(acc.to(Target.dtype))
-    fence_async_shared()
-    tma.async_copy_shared_to_global(Target, [b, h, first, 0], tile)
-    tma.store_wait(0)
-
-
-@gluon.jit
 def feed_to_keys(step, walk, Q, DOut, Lse2, Delta, of, rings, OF_KEYS: gl.constexpr):
     """Load the queries, dO and log-sum-exp of a loop over queries, for dK delta, too."""
     b, h, head = of
@@ -1374,9 +1358,9 @@ def producer_to_keys(Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS: gl.constexpr):
     keys, values, own_ready = own_tiles
     inner, edges = walk
     mbarrier.expect(own_ready, 2 * K.block_type.nbytes + (2 * V.block_type.nbytes if OF_KEYS else 0))
-    load_own(K, (b, h_kv, k_first), own_ready, keys)
+    load_halves(K, (b, h_kv, k_first), own_ready, keys)
     if OF_KEYS:
-        load_own(V, (b, h_kv, k_first), own_ready, values)
+        load_halves(V, (b, h_kv, k_first), own_ready, values)
     step = gl.to_tensor(0)
     for member in range(group):
         h = h_kv * group + member
@@ -1481,7 +1465,11 @@ def consumer_by_keys(Target, given, HALF: gl.constexpr, OF_KEYS: gl.constexpr, F
     acc, _ = state
     if OF_KEYS:
         acc = acc * scale
-    store_own(Target, (b, h_kv, own_first), acc, place_of_own)
+    store_rows(
+        Target, (b, h_kv, own_first), acc,
+        place_of_own._reinterpret(Target.dtype, Target.block_type.shape, Target.layout),
+    )
+    tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
@@ -1526,8 +1514,7 @@ def hopper_wide_dkdv_kernel(
             (consumer_by_keys, (Target, given, 1, OF_KEYS, FAST_TANH)),
             (producer_to_keys, (Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 1], [240, 24],  # warps, and registers a thread, of all but the first
     )
 
 
@@ -1551,8 +1538,8 @@ def producer_to_queries(Q, K, V, DOut, fed):
     place, h_kv, own_tiles, rings, walk = fed
     queries, d_outs, own_ready = own_tiles
     mbarrier.expect(own_ready, 2 * Q.block_type.nbytes + 2 * DOut.block_type.nbytes)
-    load_own(Q, place, own_ready, queries)
-    load_own(DOut, place, own_ready, d_outs)
+    load_halves(Q, place, own_ready, queries)
+    load_halves(DOut, place, own_ready, d_outs)
     step = gl.to_tensor(0)
     inner, edges = walk
     step = feed_to_queries(step, inner, K, V, (place[0], h_kv), rings)
@@ -1631,7 +1618,8 @@ def consumer_by_queries(DQ, Lse2, Delta, given, HALF: gl.constexpr, FAST_TANH: g
     state = accumulate_by_queries(state, edges, own_tiles, rings, stats, context, True, FAST_TANH)
     acc, _ = state
     acc = acc * scale
-    store_own(DQ, (b, h, q_first), acc, place_of_own)
+    store_rows(DQ, (b, h, q_first), acc, place_of_own._reinterpret(DQ.dtype, DQ.block_type.shape, DQ.layout))
+    tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
@@ -1665,8 +1653,7 @@ def hopper_wide_dq_kernel(
             (consumer_by_queries, (DQ, Lse2, Delta, given, 1, FAST_TANH)),
             (producer_to_queries, (Q, K, V, DOut, fed)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 1], [240, 24],  # warps, and registers a thread, of all but the first
     )
 
 
@@ -1919,8 +1906,8 @@ def launch_hopper_forward(q, k, v, cap, out, lse, launcher=LAUNCHER):
         launcher.launch(
             hopper_forward_kernel, grid,
             shared_source(q, 64), shared_source(k, block_n), shared_source(v, block_n),
-            shared_source(out, 64), lse, launcher.room(q, 1, zero=tiles > room).view(torch.int32), tiles,
-            max(1, 4 * room // q_tiles), q.shape[1], k.shape[1], q.shape[2], k.shape[2],
+            shared_source(out, 64), lse, launcher.room(q, 1, zero=tiles > room).view(torch.int32),
+            tiles, max(1, 4 * room // q_tiles), q.shape[1], k.shape[1], q.shape[2], k.shape[2],
             *variant_arguments(q, cap),
             PARTS=parts, STAGES=stages, REGISTERS=registers, TURNS=turns, LATE=late, OWN_PLACE=own_place,
             FAST_TANH=True, num_warps=4, maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
@@ -1950,12 +1937,15 @@ def launch_hopper_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launche
         GluonDescriptor.from_tensor(lse2, [1, block_m], SHARED_ROW),
         GluonDescriptor.from_tensor(delta, [1, block_m], SHARED_ROW),
         GluonDescriptor.from_tensor(sums, [16, 256], SHARED_ROW), shared_source(dk, block_n // 2, width),
-        shared_source(dv, block_n // 2, width), *sizes_of(q, k), padded, *own,
+        shared_source(dv, block_n // 2, width),
+        *sizes_of(q, k), padded, *own,
         STAGES=2, FAST_TANH=True, num_warps=4,
     )
     launcher.launch(
         finish_dq_kernel, (padded // 64 * rows,),
-        sums, dq, strides_of(dq), q.shape[1], q.shape[2], padded, own[-1],
+        sums, dq,
+        strides_of(dq),
+        q.shape[1], q.shape[2], padded, own[-1],
         HEAD_DIM=q.shape[3], BLOCK_D=width, num_warps=4,
     )
 
@@ -1980,7 +1970,8 @@ def launch_wide_backward(q, k, v, cap, d_out, lse2, delta, dq, dk, dv, launcher)
         )
     launcher.launch(
         hopper_wide_dq_kernel, (triton.cdiv(q.shape[2], 128) * q.shape[0] * q.shape[1],),
-        *sources, lse2, delta, shared_source(dq, 64, 256), *sizes_of(q, k), lse2.shape[1], *own,
+        *sources, lse2, delta, shared_source(dq, 64, 256),
+        *sizes_of(q, k), lse2.shape[1], *own,
         FAST_TANH=True, num_warps=4,
     )
 
@@ -1998,8 +1989,9 @@ def launch_forward(q, k, v, cap, out, lse, row_max, log2_sum, launcher=LAUNCHER)
     with torch.cuda.device_of(q):
         launcher.launch(
             forward_kernel, grid,
-            *sources_of(tma, constants, q, k, v), out, lse, row_max, log2_sum, strides_of(q), strides_of(k),
-            strides_of(v), strides_of(out), *sizes_of(q, k), *variant_arguments(q, cap),
+            *sources_of(tma, constants, q, k, v), out, lse, row_max, log2_sum,
+            strides_of(q), strides_of(k), strides_of(v), strides_of(out),
+            *sizes_of(q, k), *variant_arguments(q, cap),
             **constants,
         )
 
@@ -2024,7 +2016,8 @@ def launch_backward(
         constants = constants_of(q, v, dkdv_tile, tma)
         launcher.launch(
             delta_kernel, (padded // 64 * rows,),
-            out, d_out, lse, row_max, log2_sum, d_lse, lse2, rest, delta, strides_of(out), strides_of(d_out),
+            out, d_out, lse, row_max, log2_sum, d_lse, lse2, rest, delta,
+            strides_of(out), strides_of(d_out),
             q.shape[1], q.shape[2], padded,
             V_DIM=v.shape[3], BLOCK_M=64, BLOCK_DV=constants["BLOCK_DV"], EXACT=constants["EXACT"],
             HAS_DLSE=d_lse is not None,
@@ -2039,30 +2032,27 @@ def launch_backward(
             launcher.launch(
                 dkdv_kernel, (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
                 *sources_of(tma, constants, q, k, v, d_out), *row_sources(dkdv_tile, tma, lse2, rest, delta),
-                dk, dv, *strides, strides_of(dk), strides_of(dv), *sizes_of(q, k), padded, *own,
+                dk, dv,
+                *strides, strides_of(dk), strides_of(dv),
+                *sizes_of(q, k), padded, *own,
                 **constants,
             )
         if not dq.numel():
             return
         constants = constants_of(q, v, dq_tile, tma)
-        grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
-        arguments = (
-            *sources_of(tma, constants, q, k, v, d_out),
-            *row_sources(dq_tile, tma, lse2, rest, delta),
-            dq,
-            *strides,
-            strides_of(dq),
-            *sizes_of(q, k),
-            padded,
-            *own,
+        launcher.launch(
+            dq_kernel, (triton.cdiv(q.shape[2], dq_tile[0]) * rows,),
+            *sources_of(tma, constants, q, k, v, d_out), *row_sources(dq_tile, tma, lse2, rest, delta), dq,
+            *strides, strides_of(dq),
+            *sizes_of(q, k), padded, *own,
+            **constants,
         )
-        launcher.launch(dq_kernel, grid, *arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_e9170d9bd8e9_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_3de88aad221f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

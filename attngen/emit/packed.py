@@ -29,6 +29,7 @@ from attngen.emit.prose import WIDTH
 
 _OPENING = re.compile(r".*\w\(")
 _NAMED = re.compile(r"\w+=|\*\*")
+_SIZES = re.compile(r"\*sizes_of|\w+\.shape\[|tiles\b|padded\b")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*|True|False|None")
 
 
@@ -121,15 +122,23 @@ def _kind(item: str) -> _Kind:
 
 
 def _kinds_in_call(items: list[str]) -> list[_Kind]:
-    """Of arguments, which have no names that tell tensors from numbers; constants are what they end with."""
-    kinds = [_Kind.NAMED if _NAMED.match(item) else _Kind.NUMBER for item in items]
-    if items[0].endswith("_kernel"):
+    """Of arguments. Constants are what they end with; those of a launch tell by how they begin."""
+    is_launch = items[0].endswith("_kernel")
+    kinds = [_kind_in_launch(item) if is_launch else _Kind.NUMBER for item in items]
+    kinds = [_Kind.NAMED if _NAMED.match(item) else kind for item, kind in zip(items, kinds, strict=True)]
+    if is_launch:
         kinds[:2] = [_Kind.KERNEL] * 2
-    for n in reversed(range(kinds.count(_Kind.KERNEL) + kinds.count(_Kind.NUMBER))):
+    for n in reversed(range(len(kinds) - kinds.count(_Kind.NAMED))):
         if not _CONSTANT.fullmatch(items[n]):
             break
         kinds[n] = _Kind.CONSTANT
     return kinds
+
+
+def _kind_in_launch(item: str) -> _Kind:
+    if "strides" in item:
+        return _Kind.STRIDES
+    return _Kind.NUMBER if _SIZES.match(item) else _Kind.TENSOR
 
 
 def _filled(items: list[str], indent: str) -> Iterator[str]:
