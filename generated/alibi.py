@@ -1125,7 +1125,7 @@ def accumulate_backward(
 
 @gluon.jit
 def store_rows(Target, of, rows, place):
-    """Begin to write 64 rows of a gradient by way of shared memory; nothing beyond the last row and column."""
+    """Begin to write 64 rows of a gradient by way of shared memory, none beyond the last row and column."""
     b, h, first = of
     place.reshape([64, Target.block_type.shape[3]]).store(rows.to(Target.dtype))
     fence_async_shared()
@@ -1678,9 +1678,9 @@ def target_of(q):
     return {8: "sm_80" if minor == 0 else "small", 9: "sm_90", 10: "sm_100"}.get(major, "small")
 
 
-def row_for(table, width):
-    """The row of a table by largest head dimension that heads of this width take."""
-    return next(row for limit, row in table.items() if width <= limit)
+def row_for(rows, width):
+    """Of rows by largest head dimension, the one for heads of this width."""
+    return next(row for limit, row in rows.items() if width <= limit)
 
 
 def tiles_of(q, v):
@@ -2025,7 +2025,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_26b4f85d162e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1ff359ff3729_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

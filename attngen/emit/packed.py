@@ -27,7 +27,7 @@ from operator import itemgetter
 from attngen.emit.layout import commas
 from attngen.emit.prose import WIDTH
 
-_OPENING = re.compile(r".*\w\(")
+_OPENING = re.compile(r".*[\w\]]\(")
 _NAMED = re.compile(r"\w+=|\*\*")
 _SIZES = re.compile(r"\*sizes_of|\w+\.shape\[|tiles\b|padded\b")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*|True|False|None")
