@@ -43,12 +43,12 @@ Sections and their lines:
      117  What every kernel shares
      199  Forward
      339  Forward on Hopper
-     806  Backward
-    1169  Backward on Hopper
-    1548  Backward of wide heads on Hopper
-    2000  Launch
-    2488  Operators and the call
-    2706  Calls seen before
+     840  Backward
+    1203  Backward on Hopper
+    1582  Backward of wide heads on Hopper
+    2034  Launch
+    2522  Operators and the call
+    2740  Calls seen before
 """
 
 import copy
@@ -434,7 +434,14 @@ def producer(Q, K, V, Taken, fed):
         note(notes, 1, q_first)
         note(notes, 2, q_last)
         note(notes, 3, steps)
-        note(notes, 4, whole)
+        reached = 1
+        for part in gl.static_range(PARTS):
+            own_first = gl.minimum(q_first + part * ROWS, q_last)
+            own_last = gl.minimum(own_first + ROWS - 1, q_last)
+            own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, BLOCK_N)
+            reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
+            note(notes, 4 + part, tiles_in(own_inner, BLOCK_N))
+            note(notes, 4 + PARTS + part, reached)
         mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
             tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
@@ -554,12 +561,27 @@ def give_turn(PART: gl.constexpr):
 
 
 @gluon.jit
+def hand_on(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
+    """Let the warpgroup after PART begin its products: after the last, the first that still has a step."""
+    if PART < PARTS - 1:
+        give_turn(PART + 1)
+    else:
+        first = 0
+        for part in gl.static_range(PARTS - 1):
+            first += (step + 1 >= ends[part]).to(gl.int32)
+        barrier = gl.where(step + 1 < ends[PARTS - 1], first + 8, 8)
+        asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
+        gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
 def attend_tiles(
     state,
     first,
     end,
     queries,
     shared,
+    ends,
     k_len,
     context,
     MASKED: gl.constexpr,
@@ -589,7 +611,7 @@ def attend_tiles(
         owed = values.index(before).reshape([BLOCK_N, acc.shape[1]])
         acc = warpgroup_mma(weights, owed, acc, is_async=True)
         if TURNS:
-            give_turn((PART + 1) % PARTS)
+            hand_on(i, ends, PART, PARTS)
         if MASKED:  # the mask needs the registers of what is under way
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
@@ -654,6 +676,13 @@ def consumer(
         row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
         row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
+        # Tiles that none of its own queries may see a warpgroup leaves out. The last one has them all.
+        own_end = begin + (steps if PART == PARTS - 1 else noted(notes, 4 + PARTS + PART))
+        ends = ()
+        if PART == PARTS - 1 and TURNS:
+            for part in gl.static_range(PARTS - 1):
+                ends = (*ends, begin + noted(notes, 4 + PARTS + part))
+            ends = (*ends, own_end)
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
@@ -662,10 +691,10 @@ def consumer(
             await_turn(PART)
         dot = scores_of(queries, keys.index(slot))
         if TURNS:
-            give_turn((PART + 1) % PARTS)
+            hand_on(begin, ends, PART, PARTS)
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, 4)
+        whole = noted(notes, 4 + PART)
         if whole > 0:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
         else:
@@ -673,20 +702,20 @@ def consumer(
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
-        end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
-            state, begin + 1, edges_from, queries, ring, k_len, context, False, PART, PARTS, TURNS, LATE
+            state, begin + 1, edges_from, queries, ring, ends, k_len, context, False, PART, PARTS, TURNS, LATE
         )
         state = attend_tiles(
-            state, edges_from, end, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE
+            state, edges_from, own_end, queries, ring, ends, k_len, context, True, PART, PARTS, TURNS, LATE
         )
         head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
+        end = begin + noted(notes, 3)
         if OWN_PLACE:
             mbarrier.arrive(q_free)
         acc, weights, row_max, row_sum = state
-        slot = (end - 1) % STAGES
-        mbarrier.wait(v_ready.index(slot), ((end - 1) // STAGES) & 1)
+        slot = (own_end - 1) % STAGES
+        mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
         acc = warpgroup_mma(weights, values.index(slot).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
 
         kept_any = row_sum != 0.0  # NaN stays NaN
@@ -705,6 +734,11 @@ def consumer(
         if not OWN_PLACE:
             tma.store_wait(0)
             mbarrier.arrive(q_free)
+        for i in range(own_end, end):
+            mbarrier.wait(k_ready.index(i % STAGES), (i // STAGES) & 1)
+            mbarrier.arrive(k_free.index(i % STAGES))
+            mbarrier.wait(v_ready.index(i % STAGES), (i // STAGES) & 1)
+            mbarrier.arrive(v_free.index(i % STAGES))
         begin = end
         turn += 1
         mbarrier.wait(q_ready, turn & 1)
@@ -752,7 +786,7 @@ def hopper_forward_kernel(
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)
+    notes = gl.allocate_shared_memory(gl.int32, [4 + 2 * PARTS, 1], NOTES)
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)
     q_ready = gl.allocate_shared_memory(gl.int64, [1], one)
     q_free = gl.allocate_shared_memory(gl.int64, [1], one)
@@ -2488,7 +2522,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_52823f195021_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_a5f51941d3b5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -44,12 +44,12 @@ Sections and their lines:
      134  What every kernel shares
      229  Forward
      397  Forward on Hopper
-     882  Backward
-    1260  Backward on Hopper
-    1641  Backward of wide heads on Hopper
-    2102  Launch
-    2587  Operators and the call
-    2790  Calls seen before
+     894  Backward
+    1272  Backward on Hopper
+    1653  Backward of wide heads on Hopper
+    2114  Launch
+    2599  Operators and the call
+    2802  Calls seen before
 """
 
 import copy
@@ -737,7 +737,7 @@ def consumer(
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
-        end = begin + steps
+        own_end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
             state,
@@ -755,14 +755,26 @@ def consumer(
             FAST_TANH,
         )
         state = attend_tiles(
-            state, edges_from, end, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE, FAST_TANH
+            state,
+            edges_from,
+            own_end,
+            queries,
+            ring,
+            k_len,
+            context,
+            True,
+            PART,
+            PARTS,
+            TURNS,
+            LATE,
+            FAST_TANH,
         )
         head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
         if OWN_PLACE:
             mbarrier.arrive(q_free)
         acc, weights, row_max, row_sum = state
-        slot = (end - 1) % STAGES
-        mbarrier.wait(v_ready.index(slot), ((end - 1) // STAGES) & 1)
+        slot = (own_end - 1) % STAGES
+        mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
         acc = warpgroup_mma(weights, values.index(slot).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
 
         kept_any = row_sum != 0.0  # NaN stays NaN
@@ -781,7 +793,7 @@ def consumer(
         if not OWN_PLACE:
             tma.store_wait(0)
             mbarrier.arrive(q_free)
-        begin = end
+        begin = own_end
         turn += 1
         mbarrier.wait(q_ready, turn & 1)
         steps = noted(notes, 3)
@@ -2587,7 +2599,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_292b3556ec7f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_3d18311a1487_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
