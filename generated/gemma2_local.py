@@ -610,10 +610,10 @@ def await_turn(PART: gl.constexpr):
 
 
 @gluon.jit
-def give_turn(PART: gl.constexpr):
-    """Let warpgroup PART begin its products."""
-    asm: gl.constexpr = f"bar.arrive {PART + 8}, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r", [], gl.int32, is_pure=False, pack=1)
+def give_turn(part):
+    """Let a warpgroup begin its products."""
+    asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
+    gl.inline_asm_elementwise(asm, "=r,r", [gl.to_tensor(part + 8)], gl.int32, is_pure=False, pack=1)
 
 
 @gluon.jit
@@ -2599,7 +2599,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_3d18311a1487_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_41f410cc82a8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

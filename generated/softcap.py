@@ -44,12 +44,12 @@ Sections and their lines:
      126  What every kernel shares
      221  Forward
      387  Forward on Hopper
-     915  Backward
-    1288  Backward on Hopper
-    1666  Backward of wide heads on Hopper
-    2121  Launch
-    2606  Operators and the call
-    2809  Calls seen before
+     913  Backward
+    1286  Backward on Hopper
+    1664  Backward of wide heads on Hopper
+    2119  Launch
+    2604  Operators and the call
+    2807  Calls seen before
 """
 
 import copy
@@ -488,6 +488,7 @@ def producer(Q, K, V, Taken, fed):
             own_last = gl.minimum(own_first + ROWS - 1, q_last)
             own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, BLOCK_N)
             reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
+            reached = steps if part == PARTS - 1 else reached
             note(notes, 4 + part, tiles_in(own_inner, BLOCK_N))
             note(notes, 4 + PARTS + part, reached)
         mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
@@ -603,24 +604,23 @@ def await_turn(PART: gl.constexpr):
 
 
 @gluon.jit
-def give_turn(PART: gl.constexpr):
-    """Let warpgroup PART begin its products."""
-    asm: gl.constexpr = f"bar.arrive {PART + 8}, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r", [], gl.int32, is_pure=False, pack=1)
+def give_turn(part):
+    """Let a warpgroup begin its products."""
+    asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
+    gl.inline_asm_elementwise(asm, "=r,r", [gl.to_tensor(part + 8)], gl.int32, is_pure=False, pack=1)
 
 
 @gluon.jit
-def hand_on(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
-    """Let the warpgroup after PART begin its products: after the last, the first that still has a step."""
+def next_in_turn(step, notes, PART: gl.constexpr, PARTS: gl.constexpr):
+    """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
     if PART < PARTS - 1:
-        give_turn(PART + 1)
+        part = gl.to_tensor(PART + 1)
     else:
-        first = 0
-        for part in gl.static_range(PARTS - 1):
-            first += (step + 1 >= ends[part]).to(gl.int32)
-        barrier = gl.where(step + 1 < ends[PARTS - 1], first + 8, 8)
-        asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
-        gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+        part = gl.to_tensor(0)
+        if step + 1 < noted(notes, 4 + PARTS + PART):
+            for earlier in gl.static_range(PART):
+                part += (step + 1 >= noted(notes, 4 + PARTS + earlier)).to(gl.int32)
+    return part
 
 
 @gluon.jit
@@ -630,7 +630,8 @@ def attend_tiles(
     end,
     queries,
     shared,
-    ends,
+    begin,
+    notes,
     k_len,
     context,
     MASKED: gl.constexpr,
@@ -655,13 +656,14 @@ def attend_tiles(
         mbarrier.wait(k_ready.index(slot), (i // STAGES) & 1)
         n = noted(firsts, slot)  # before the products, so that what follows from it is computed under them
         if TURNS:
+            following = next_in_turn(i - begin, notes, PART, PARTS)
             await_turn(PART)
         dot = scores_of(queries, keys.index(slot))
         mbarrier.wait(v_ready.index(before), ((i - 1) // STAGES) & 1)
         owed = values.index(before).reshape([BLOCK_N, acc.shape[1]])
         acc = warpgroup_mma(weights, owed, acc, is_async=True)
         if TURNS:
-            hand_on(i, ends, PART, PARTS)
+            give_turn(following)
         if MASKED:  # the mask needs the registers of what is under way
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
@@ -725,13 +727,7 @@ def consumer(
         row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
         row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
-        # Tiles that none of its own queries may see a warpgroup leaves out. The last one has them all.
-        own_end = begin + (steps if PART == PARTS - 1 else noted(notes, 4 + PARTS + PART))
-        ends = ()
-        if PART == PARTS - 1 and TURNS:
-            for part in gl.static_range(PARTS - 1):
-                ends = (*ends, begin + noted(notes, 4 + PARTS + part))
-            ends = (*ends, own_end)
+        own_end = begin + noted(notes, 4 + PARTS + PART)
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
@@ -740,7 +736,7 @@ def consumer(
             await_turn(PART)
         dot = scores_of(queries, keys.index(slot))
         if TURNS:
-            hand_on(begin, ends, PART, PARTS)
+            give_turn(next_in_turn(0, notes, PART, PARTS))
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
         whole = noted(notes, 4 + PART)
@@ -758,7 +754,8 @@ def consumer(
             edges_from,
             queries,
             ring,
-            ends,
+            begin,
+            notes,
             k_len,
             context,
             False,
@@ -774,7 +771,8 @@ def consumer(
             own_end,
             queries,
             ring,
-            ends,
+            begin,
+            notes,
             k_len,
             context,
             True,
@@ -2606,7 +2604,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_6b0f8474fc80_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_f430e9a63cd4_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
