@@ -41,14 +41,14 @@ Sections and their lines:
 
       76  The variant
      116  What every kernel shares
-     222  Forward
-     365  Forward on Hopper
-     933  Backward
-    1304  Backward on Hopper
-    1707  Backward of wide heads on Hopper
-    2168  Launch
-    2665  Operators and the call
-    2886  Calls seen before
+     232  Forward
+     375  Forward on Hopper
+     971  Backward
+    1342  Backward on Hopper
+    1745  Backward of wide heads on Hopper
+    2206  Launch
+    2706  Operators and the call
+    2927  Calls seen before
 """
 
 import copy
@@ -117,7 +117,17 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
 
 # Another value of these is no reason to compile a kernel again.
 RUN_TIME_VALUES = [
-    "heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "padded", "threshold", "kept_scale", "scale"
+    "heads",
+    "kv_heads",
+    "q_len",
+    "k_len",
+    "tiles",
+    "at_once",
+    "dealt",
+    "padded",
+    "threshold",
+    "kept_scale",
+    "scale",
 ]
 
 
@@ -418,6 +428,14 @@ def queries_at(number, tiles, at_once, q_len, PARTS: gl.constexpr, ROWS: gl.cons
 
 
 @gluon.jit
+def dealt_tile(number):
+    """The tile after this one of a program's own, where they are dealt out back and forth: who had the most
+    keys in a round has the fewest in the next."""
+    programs = gl.num_programs(0)
+    return (number // programs + 1) * 2 * programs - 1 - number
+
+
+@gluon.jit
 def next_tile(Taken, tiles):
     """The next tile that no program has taken yet, or at least ``tiles``.
 
@@ -436,9 +454,11 @@ def next_tile(Taken, tiles):
 def producer(Q, K, V, Taken, fed):
     """Load the queries, then keys and values tile by tile, each as soon as its place in the ring is free."""
     sizes, shared = fed
-    tiles, at_once, heads, kv_heads, q_len, k_len = sizes
+    tiles, at_once, dealt, heads, kv_heads, q_len, k_len = sizes
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -455,11 +475,13 @@ def producer(Q, K, V, Taken, fed):
         start = gl.where(steps > 0, edges[0], k_len)  # past the last key where there is no tile
         steps = gl.maximum(steps, 1)
 
-        mbarrier.wait(q_free, (turn + 1) & 1)
-        note(notes, 0, head)
-        note(notes, 1, q_first)
-        note(notes, 2, q_last)
-        note(notes, 3, steps)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+        note(notes, at, head)
+        note(notes, at + 1, q_first)
+        note(notes, at + 2, q_last)
+        note(notes, at + 3, steps)
         reached = 1
         for part in gl.static_range(PARTS):
             own_first = gl.minimum(q_first + part * ROWS, q_last)
@@ -467,11 +489,12 @@ def producer(Q, K, V, Taken, fed):
             own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, BLOCK_N)
             reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
             reached = steps if part == PARTS - 1 else reached
-            note(notes, 4 + part, tiles_in(own_inner, BLOCK_N))
-            note(notes, 4 + PARTS + part, reached)
-        mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
+            note(notes, at + 4 + part, tiles_in(own_inner, BLOCK_N))
+            note(notes, at + 4 + PARTS + part, reached)
+        mbarrier.expect(q_ready.index(place), PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
-            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
+            tile = queries.index(place * PARTS + part)
+            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready.index(place), tile)
         turn += 1
         for i in range(steps):
             slot = loaded % STAGES
@@ -485,10 +508,14 @@ def producer(Q, K, V, Taken, fed):
             mbarrier.expect(v_ready.index(slot), V.block_type.nbytes)
             tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
             loaded += 1
-        number = next_tile(Taken, tiles)
-    mbarrier.wait(q_free, (turn + 1) & 1)
-    note(notes, 3, 0)
-    mbarrier.arrive(q_ready, count=1)
+        if dealt:
+            number = dealt_tile(number)
+        else:
+            number = next_tile(Taken, tiles)
+    place = turn % Q_PLACES
+    mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+    note(notes, place * NUMBERS + 3, 0)
+    mbarrier.arrive(q_ready.index(place), count=1)
 
 
 @gluon.jit
@@ -633,15 +660,16 @@ def give_turn(part):
 
 
 @gluon.jit
-def next_in_turn(step, notes, PART: gl.constexpr, PARTS: gl.constexpr):
+def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
     """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
     if PART < PARTS - 1:
         part = gl.to_tensor(PART + 1)
     else:
         part = gl.to_tensor(0)
-        if step + 1 < noted(notes, 4 + PARTS + PART):
+        notes, at = ends
+        if step + 1 < noted(notes, at + PART):
             for earlier in gl.static_range(PART):
-                part += (step + 1 >= noted(notes, 4 + PARTS + earlier)).to(gl.int32)
+                part += (step + 1 >= noted(notes, at + earlier)).to(gl.int32)
     return part
 
 
@@ -653,7 +681,7 @@ def attend_tiles(
     queries,
     shared,
     begin,
-    notes,
+    ends,
     k_len,
     context,
     MASKED: gl.constexpr,
@@ -677,7 +705,7 @@ def attend_tiles(
         mbarrier.wait(k_ready.index(slot), (i // STAGES) & 1)
         n = noted(firsts, slot)  # before the products, so that what follows from it is computed under them
         if TURNS:
-            following = next_in_turn(i - begin, notes, PART, PARTS)
+            following = next_in_turn(i - begin, ends, PART, PARTS)
             await_turn(PART)
         dot = scores_of(queries, keys.index(slot))
         mbarrier.wait(v_ready.index(before), ((i - 1) // STAGES) & 1)
@@ -711,14 +739,15 @@ def consumer(
     PART: gl.constexpr,
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
-    OWN_PLACE: gl.constexpr,
 ):
     """Warpgroup PART: its ROWS queries of each tile against all its keys."""
     sizes, shared, outs, own = given
     heads, q_len, k_len = sizes
     Seed, threshold, kept_scale, scale = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -727,18 +756,20 @@ def consumer(
     outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
-    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+    APART: gl.constexpr = outs.shape[0] == PARTS and Q_PLACES > 1
 
     if TURNS and PART == PARTS - 1:
         give_turn(0)
     turn = 0
     begin = 0
-    mbarrier.wait(q_ready, 0)
+    mbarrier.wait(q_ready.index(0), 0)
     steps = noted(notes, 3)
     while steps > 0:
-        q_first = noted(notes, 1) + PART * ROWS
-        head = noted(notes, 0)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        tile = queries.index(place * PARTS + PART).reshape([ROWS, queries.shape[4]])
+        q_first = noted(notes, at + 1) + PART * ROWS
+        head = noted(notes, at)
         seed = tl.load(Seed)
         scale_log2 = 1.4426950408889634 * scale
         row = q_first + gl.arange(0, ROWS, by_row)
@@ -748,24 +779,29 @@ def consumer(
         row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
         row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
-        own_end = begin + noted(notes, 4 + PARTS + PART)
+        own_end = begin + noted(notes, at + 4 + PARTS + PART)
+        ends = (notes, at + 4 + PARTS)
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
         n = noted(firsts, slot)
         if TURNS:
             await_turn(PART)
-        dot = scores_of(queries, keys.index(slot))
+        dot = scores_of(tile, keys.index(slot))
         if TURNS:
-            give_turn(next_in_turn(0, notes, PART, PARTS))
+            give_turn(next_in_turn(0, ends, PART, PARTS))
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, 4 + PART)
+        whole = noted(notes, at + 4 + PART)
         if whole > 0:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
+        if Q_PLACES > 1:
+            if turn > 0:  # the tile before this one has left by now
+                tma.store_wait(0)
+                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         edges_from = begin + gl.maximum(whole, 1)
@@ -773,10 +809,10 @@ def consumer(
             state,
             begin + 1,
             edges_from,
-            queries,
+            tile,
             ring,
             begin,
-            notes,
+            ends,
             k_len,
             context,
             False,
@@ -789,10 +825,10 @@ def consumer(
             state,
             edges_from,
             own_end,
-            queries,
+            tile,
             ring,
             begin,
-            notes,
+            ends,
             k_len,
             context,
             True,
@@ -801,10 +837,8 @@ def consumer(
             TURNS,
             LATE,
         )
-        head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
-        end = begin + noted(notes, 3)
-        if OWN_PLACE:
-            mbarrier.arrive(q_free)
+        head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
+        end = begin + noted(notes, at + 3)
         acc, weights, row_max, row_sum = state
         slot = (own_end - 1) % STAGES
         mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
@@ -818,14 +852,15 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(kept_scale / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        tma.store_wait(0)  # the tile before this one has left
-        tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
+        out = outs.index(PART if APART else place * PARTS + PART)
+        out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+        out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
-            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], tile)
-        if not OWN_PLACE:
+            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
+        if Q_PLACES == 1:
             tma.store_wait(0)
-            mbarrier.arrive(q_free)
+            mbarrier.arrive(q_free.index(0))
         for i in range(own_end, end):
             mbarrier.wait(k_ready.index(i % STAGES), (i // STAGES) & 1)
             mbarrier.arrive(k_free.index(i % STAGES))
@@ -833,8 +868,8 @@ def consumer(
             mbarrier.arrive(v_free.index(i % STAGES))
         begin = end
         turn += 1
-        mbarrier.wait(q_ready, turn & 1)
-        steps = noted(notes, 3)
+        mbarrier.wait(q_ready.index(turn % Q_PLACES), (turn // Q_PLACES) & 1)
+        steps = noted(notes, turn % Q_PLACES * NUMBERS + 3)
     if TURNS and PART == 0:
         await_turn(0)
     tma.store_wait(0)
@@ -850,6 +885,7 @@ def hopper_forward_kernel(
     Taken,
     tiles,
     at_once,
+    dealt,
     heads,
     kv_heads,
     q_len,
@@ -867,28 +903,30 @@ def hopper_forward_kernel(
 ):
     """One program: a tile of PARTS * ROWS queries of one head, and as often as there is one left another.
 
-    ``Taken`` counts the tiles that were taken beyond the first of each program.
+    ``Taken`` counts the tiles that were taken beyond the first of each program, but where they are ``dealt``.
     """
     own = (Seed, threshold, kept_scale, scale)
 
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE else 1
     one: gl.constexpr = mbarrier.MBarrierLayout()
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    queries = ring_of(Q, PARTS)
+    queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if OWN_PLACE or Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [4 + 2 * PARTS, 1], NOTES)
+    notes = gl.allocate_shared_memory(gl.int32, [(4 + 2 * PARTS) * Q_PLACES, 1], NOTES)
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)
-    q_ready = gl.allocate_shared_memory(gl.int64, [1], one)
-    q_free = gl.allocate_shared_memory(gl.int64, [1], one)
+    q_ready = gl.allocate_shared_memory(gl.int64, [Q_PLACES, 1], one)
+    q_free = gl.allocate_shared_memory(gl.int64, [Q_PLACES, 1], one)
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    mbarrier.init(q_ready, count=1)
-    mbarrier.init(q_free, count=PARTS)
+    for place in gl.static_range(Q_PLACES):
+        mbarrier.init(q_ready.index(place), count=1)
+        mbarrier.init(q_free.index(place), count=PARTS)
     for slot in gl.static_range(STAGES):
         mbarrier.init(k_ready.index(slot), count=1)
         mbarrier.init(v_ready.index(slot), count=1)
@@ -897,11 +935,11 @@ def hopper_forward_kernel(
     fence_async_shared()
     shared = (queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts)
     given = ((heads, q_len, k_len), shared, outs, own)
-    fed = ((tiles, at_once, heads, kv_heads, q_len, k_len), shared)
+    fed = ((tiles, at_once, dealt, heads, kv_heads, q_len, k_len), shared)
     if PARTS == 1:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [1],
@@ -910,8 +948,8 @@ def hopper_forward_kernel(
     elif PARTS == 2:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 1],
@@ -920,9 +958,9 @@ def hopper_forward_kernel(
     else:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
-                (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 2, TURNS, LATE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 4, 1],
@@ -2421,6 +2459,8 @@ def launch_hopper_forward(q, k, v, seed, p_, out, lse, launcher=LAUNCHER):
     tiles = q_tiles * q.shape[0] * q.shape[1]
     room = programs * torch.cuda.get_device_properties(q.device).multi_processor_count
     grid = (min(tiles, room),)
+    # A few tiles a program are dealt out: a counter would first have to be cleared.
+    dealt = int(tiles <= 8 * room)
     with torch.cuda.device_of(q):
         launcher.launch(
             hopper_forward_kernel,
@@ -2430,9 +2470,10 @@ def launch_hopper_forward(q, k, v, seed, p_, out, lse, launcher=LAUNCHER):
             shared_source(v, block_n),
             shared_source(out, 64),
             lse,
-            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
+            launcher.room(q, 1, zero=not dealt).view(torch.int32),
             tiles,
-            max(1, 4 * room // q_tiles),
+            tiles // q_tiles if dealt else max(1, 4 * room // q_tiles),
+            dealt,
             q.shape[1],
             k.shape[1],
             q.shape[2],
@@ -2665,7 +2706,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_9e5d7e229291_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_2efc15228d80_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -42,14 +42,14 @@ Sections and their lines:
 
       77  The variant
      134  What every kernel shares
-     229  Forward
-     397  Forward on Hopper
-     894  Backward
-    1272  Backward on Hopper
-    1653  Backward of wide heads on Hopper
-    2114  Launch
-    2599  Operators and the call
-    2802  Calls seen before
+     231  Forward
+     399  Forward on Hopper
+     898  Backward
+    1276  Backward on Hopper
+    1657  Backward of wide heads on Hopper
+    2118  Launch
+    2603  Operators and the call
+    2806  Calls seen before
 """
 
 import copy
@@ -134,7 +134,9 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
 # ---- What every kernel shares ------------------------------------------------------------------------------
 
 # Another value of these is no reason to compile a kernel again.
-RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "padded", "cap", "scale"]
+RUN_TIME_VALUES = [
+    "heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "dealt", "padded", "cap", "scale"
+]
 
 
 @triton.jit
@@ -470,7 +472,9 @@ def producer(Q, K, V, Taken, fed):
     sizes, shared = fed
     tiles, at_once, heads, kv_heads, q_len, k_len = sizes
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -487,15 +491,18 @@ def producer(Q, K, V, Taken, fed):
         start = gl.where(steps > 0, edges[0], k_len)  # past the last key where there is no tile
         steps = gl.maximum(steps, 1)
 
-        mbarrier.wait(q_free, (turn + 1) & 1)
-        note(notes, 0, head)
-        note(notes, 1, q_first)
-        note(notes, 2, q_last)
-        note(notes, 3, steps)
-        note(notes, 4, whole)
-        mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+        note(notes, at, head)
+        note(notes, at + 1, q_first)
+        note(notes, at + 2, q_last)
+        note(notes, at + 3, steps)
+        note(notes, at + 4, whole)
+        mbarrier.expect(q_ready.index(place), PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
-            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
+            tile = queries.index(place * PARTS + part)
+            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready.index(place), tile)
         turn += 1
         for i in range(steps):
             slot = loaded % STAGES
@@ -514,9 +521,10 @@ def producer(Q, K, V, Taken, fed):
             tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
             loaded += 1
         number = next_tile(Taken, tiles)
-    mbarrier.wait(q_free, (turn + 1) & 1)
-    note(notes, 3, 0)
-    mbarrier.arrive(q_ready, count=1)
+    place = turn % Q_PLACES
+    mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+    note(notes, place * NUMBERS + 3, 0)
+    mbarrier.arrive(q_ready.index(place), count=1)
 
 
 @gluon.jit
@@ -680,7 +688,6 @@ def consumer(
     PART: gl.constexpr,
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
-    OWN_PLACE: gl.constexpr,
     FAST_TANH: gl.constexpr,
 ):
     """Warpgroup PART: its ROWS queries of each tile against all its keys."""
@@ -688,7 +695,9 @@ def consumer(
     heads, q_len, k_len = sizes
     cap, scale = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -697,17 +706,19 @@ def consumer(
     outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
-    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+    APART: gl.constexpr = outs.shape[0] == PARTS and Q_PLACES > 1
 
     if TURNS and PART == PARTS - 1:
         give_turn(0)
     turn = 0
     begin = 0
-    mbarrier.wait(q_ready, 0)
+    mbarrier.wait(q_ready.index(0), 0)
     steps = noted(notes, 3)
     while steps > 0:
-        q_first = noted(notes, 1) + PART * ROWS
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        tile = queries.index(place * PARTS + PART).reshape([ROWS, queries.shape[4]])
+        q_first = noted(notes, at + 1) + PART * ROWS
         scale_over_cap = scale / cap
         cap_log2 = 1.4426950408889634 * cap
         row = q_first + gl.arange(0, ROWS, by_row)
@@ -724,17 +735,21 @@ def consumer(
         n = noted(firsts, slot)
         if TURNS:
             await_turn(PART)
-        dot = scores_of(queries, keys.index(slot))
+        dot = scores_of(tile, keys.index(slot))
         if TURNS:
             give_turn((PART + 1) % PARTS)
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, 4)
+        whole = noted(notes, at + 4)
         if whole > 0:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False, FAST_TANH)
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True, FAST_TANH)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
+        if Q_PLACES > 1:
+            if turn > 0:  # the tile before this one has left by now
+                tma.store_wait(0)
+                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         own_end = begin + steps
@@ -743,7 +758,7 @@ def consumer(
             state,
             begin + 1,
             edges_from,
-            queries,
+            tile,
             ring,
             k_len,
             context,
@@ -755,23 +770,9 @@ def consumer(
             FAST_TANH,
         )
         state = attend_tiles(
-            state,
-            edges_from,
-            own_end,
-            queries,
-            ring,
-            k_len,
-            context,
-            True,
-            PART,
-            PARTS,
-            TURNS,
-            LATE,
-            FAST_TANH,
+            state, edges_from, own_end, tile, ring, k_len, context, True, PART, PARTS, TURNS, LATE, FAST_TANH
         )
-        head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
-        if OWN_PLACE:
-            mbarrier.arrive(q_free)
+        head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
         acc, weights, row_max, row_sum = state
         slot = (own_end - 1) % STAGES
         mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
@@ -785,18 +786,19 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(1.0 / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        tma.store_wait(0)  # the tile before this one has left
-        tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
+        out = outs.index(PART if APART else place * PARTS + PART)
+        out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+        out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
-            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], tile)
-        if not OWN_PLACE:
+            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
+        if Q_PLACES == 1:
             tma.store_wait(0)
-            mbarrier.arrive(q_free)
+            mbarrier.arrive(q_free.index(0))
         begin = own_end
         turn += 1
-        mbarrier.wait(q_ready, turn & 1)
-        steps = noted(notes, 3)
+        mbarrier.wait(q_ready.index(turn % Q_PLACES), (turn // Q_PLACES) & 1)
+        steps = noted(notes, turn % Q_PLACES * NUMBERS + 3)
     if TURNS and PART == 0:
         await_turn(0)
     tma.store_wait(0)
@@ -832,24 +834,26 @@ def hopper_forward_kernel(
     """
     own = (cap, scale)
 
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE else 1
     one: gl.constexpr = mbarrier.MBarrierLayout()
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    queries = ring_of(Q, PARTS)
+    queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if OWN_PLACE or Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)
+    notes = gl.allocate_shared_memory(gl.int32, [5 * Q_PLACES, 1], NOTES)
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)
-    q_ready = gl.allocate_shared_memory(gl.int64, [1], one)
-    q_free = gl.allocate_shared_memory(gl.int64, [1], one)
+    q_ready = gl.allocate_shared_memory(gl.int64, [Q_PLACES, 1], one)
+    q_free = gl.allocate_shared_memory(gl.int64, [Q_PLACES, 1], one)
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
     v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    mbarrier.init(q_ready, count=1)
-    mbarrier.init(q_free, count=PARTS)
+    for place in gl.static_range(Q_PLACES):
+        mbarrier.init(q_ready.index(place), count=1)
+        mbarrier.init(q_free.index(place), count=PARTS)
     for slot in gl.static_range(STAGES):
         mbarrier.init(k_ready.index(slot), count=1)
         mbarrier.init(v_ready.index(slot), count=1)
@@ -862,7 +866,7 @@ def hopper_forward_kernel(
     if PARTS == 1:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE, FAST_TANH)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, FAST_TANH)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [1],
@@ -871,8 +875,8 @@ def hopper_forward_kernel(
     elif PARTS == 2:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE, FAST_TANH)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE, FAST_TANH)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, FAST_TANH)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, FAST_TANH)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 1],
@@ -881,9 +885,9 @@ def hopper_forward_kernel(
     else:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE, FAST_TANH)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE, FAST_TANH)),
-                (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE, FAST_TANH)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, FAST_TANH)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, FAST_TANH)),
+                (consumer, (Out, Lse, given, 2, TURNS, LATE, FAST_TANH)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 4, 1],
@@ -2599,7 +2603,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_41f410cc82a8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_f61d6524dc60_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -58,6 +58,7 @@ def make_hopper(
     in_tiles = hopper.dense.load if hopper.dense else None
     loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
     reads_by_key = any(mentions(n, "k") for n in loads)
+    own_range = "" if searches_rows or dense else _own_range(ranges.key_range, scope.plan.key_loops)
     # Then k stops at the last key, and so does the mask; a tile past it has no run of its own.
     forward = HopperForward(
         logits=maths.logits.call,
@@ -74,7 +75,8 @@ def make_hopper(
         reads_by_key=reads_by_key,
         searches=searches if searches_rows else (),
         tiles=tuple((width, _tile_text(tile, width)) for width, tile in hopper.tiles.items()),
-        own_range="" if searches_rows or dense else _own_range(ranges.key_range, scope.plan.key_loops),
+        own_range=own_range,
+        deals=bool(own_range) or (dense is None and not {"q_first", "q_last"} & {*ranges.key_range.uses}),
         filled=tuple(FILLED.items()),
     )
     return HopperView(forward)

@@ -742,6 +742,7 @@ class HopperForward:
     row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so
     must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head. ``own_range`` is
     the call that gives the keys of one warpgroup's queries, where they are the first of all its program's.
+    ``deals``: later queries never have fewer keys, so that few tiles can be dealt out evenly beforehand.
     """
 
     logits: str
@@ -757,6 +758,7 @@ class HopperForward:
     keep: str
     searches: tuple[str, ...]
     own_range: str
+    deals: bool
     reads_by_key: bool
     tiles: tuple[tuple[int, str], ...]
     filled: tuple[tuple[int, int], ...]  # from how many tiles a multiprocessor on it is the faster one
