@@ -40,12 +40,12 @@ Sections and their lines:
      113  What every kernel shares
      195  Forward
      332  Forward on Hopper
-     878  Backward
-    1235  Backward on Hopper
-    1609  Backward of wide heads on Hopper
-    2054  Launch
-    2533  Operators and the call
-    2719  Calls seen before
+     885  Backward
+    1242  Backward on Hopper
+    1616  Backward of wide heads on Hopper
+    2061  Launch
+    2540  Operators and the call
+    2726  Calls seen before
 """
 
 import copy
@@ -651,6 +651,7 @@ def consumer(
     PART: gl.constexpr,
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
+    OWN_PLACE: gl.constexpr,
 ):
     """Warpgroup PART: its ROWS queries of each tile against all its keys."""
     sizes, shared, outs, own = given
@@ -668,7 +669,7 @@ def consumer(
     outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    APART: gl.constexpr = outs.shape[0] == PARTS and Q_PLACES > 1
+    OUT_PLACES: gl.constexpr = outs.shape[0] // PARTS
 
     if TURNS and PART == PARTS - 1:
         give_turn(0)
@@ -749,6 +750,8 @@ def consumer(
         )
         head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
         end = begin + noted(notes, at + 3)
+        if OWN_PLACE and Q_PLACES == 1:
+            mbarrier.arrive(q_free.index(0))
         acc, weights, row_max, row_sum = state
         slot = (own_end - 1) % STAGES
         mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
@@ -762,13 +765,15 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(1.0 / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        out = outs.index(PART if APART else place * PARTS + PART)
+        if OUT_PLACES == 1:
+            tma.store_wait(0)  # the tile before this one has left
+        out = outs.index(place % OUT_PLACES * PARTS + PART)
         out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
         out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
             tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
-        if Q_PLACES == 1:
+        if not OWN_PLACE:
             tma.store_wait(0)
             mbarrier.arrive(q_free.index(0))
         for i in range(own_end, end):
@@ -814,12 +819,14 @@ def hopper_forward_kernel(
     """
     own = (scale,)
 
-    Q_PLACES: gl.constexpr = 2 if OWN_PLACE else 1
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE and TURNS else 1
     one: gl.constexpr = mbarrier.MBarrierLayout()
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    # Where there is room, the next tile's queries come before this one's output has left: it has a place of
+    # its own or, where the warpgroups take turns, and so do not end together, the next queries have.
     queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if (OWN_PLACE and Q_PLACES == 1) or Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
@@ -846,7 +853,7 @@ def hopper_forward_kernel(
     if PARTS == 1:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [1],
@@ -855,8 +862,8 @@ def hopper_forward_kernel(
     elif PARTS == 2:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 1],
@@ -865,9 +872,9 @@ def hopper_forward_kernel(
     else:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 2, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 4, 1],
@@ -2533,7 +2540,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_485a91fa2d0c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_ab238889e793_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -43,12 +43,12 @@ Sections and their lines:
      116  What every kernel shares
      232  Forward
      375  Forward on Hopper
-     971  Backward
-    1342  Backward on Hopper
-    1745  Backward of wide heads on Hopper
-    2206  Launch
-    2706  Operators and the call
-    2927  Calls seen before
+     978  Backward
+    1349  Backward on Hopper
+    1820  Backward of wide heads on Hopper
+    2281  Launch
+    2781  Operators and the call
+    3002  Calls seen before
 """
 
 import copy
@@ -739,6 +739,7 @@ def consumer(
     PART: gl.constexpr,
     TURNS: gl.constexpr,
     LATE: gl.constexpr,
+    OWN_PLACE: gl.constexpr,
 ):
     """Warpgroup PART: its ROWS queries of each tile against all its keys."""
     sizes, shared, outs, own = given
@@ -756,7 +757,7 @@ def consumer(
     outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    APART: gl.constexpr = outs.shape[0] == PARTS and Q_PLACES > 1
+    OUT_PLACES: gl.constexpr = outs.shape[0] // PARTS
 
     if TURNS and PART == PARTS - 1:
         give_turn(0)
@@ -839,6 +840,8 @@ def consumer(
         )
         head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
         end = begin + noted(notes, at + 3)
+        if OWN_PLACE and Q_PLACES == 1:
+            mbarrier.arrive(q_free.index(0))
         acc, weights, row_max, row_sum = state
         slot = (own_end - 1) % STAGES
         mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
@@ -852,13 +855,15 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(kept_scale / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        out = outs.index(PART if APART else place * PARTS + PART)
+        if OUT_PLACES == 1:
+            tma.store_wait(0)  # the tile before this one has left
+        out = outs.index(place % OUT_PLACES * PARTS + PART)
         out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
         out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
             tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
-        if Q_PLACES == 1:
+        if not OWN_PLACE:
             tma.store_wait(0)
             mbarrier.arrive(q_free.index(0))
         for i in range(own_end, end):
@@ -907,12 +912,14 @@ def hopper_forward_kernel(
     """
     own = (Seed, threshold, kept_scale, scale)
 
-    Q_PLACES: gl.constexpr = 2 if OWN_PLACE else 1
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE and TURNS else 1
     one: gl.constexpr = mbarrier.MBarrierLayout()
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    # Where there is room, the next tile's queries come before this one's output has left: it has a place of
+    # its own or, where the warpgroups take turns, and so do not end together, the next queries have.
     queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if (OWN_PLACE and Q_PLACES == 1) or Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
@@ -939,7 +946,7 @@ def hopper_forward_kernel(
     if PARTS == 1:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [1],
@@ -948,8 +955,8 @@ def hopper_forward_kernel(
     elif PARTS == 2:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 1],
@@ -958,9 +965,9 @@ def hopper_forward_kernel(
     else:
         gl.warp_specialize(
             [
-                (consumer, (Out, Lse, given, 0, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 1, TURNS, LATE)),
-                (consumer, (Out, Lse, given, 2, TURNS, LATE)),
+                (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
+                (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
             [4, 4, 1],
@@ -1378,9 +1385,52 @@ def start_of(x, nothing):
 
 
 @gluon.jit
-def feed_queries(step, walk, Q, DOut, Lse2, Delta, of, ring):
+def draw(place, q_first, k_first, head, seed, threshold):
+    """Write what ``is_kept`` gives for 128 keys and some queries, as bits [queries, 4].
+
+    A number has the bits of one thread of a consumer, whose scores lie in keys k and k + 8, in queries that
+    are 2 * lane % 8 or the next one, and whatever multiple of 8 further: bit 0 tells the key, 1 the first
+    multiple of 8, 2 the query, the others the further multiples.
+    """
+    lanes: gl.constexpr = [[0, 1], [0, 2], [1, 0], [2, 0], [4, 0]]
+    layout: gl.constexpr = gl.DistributedLinearLayout([[32, 0]], lanes, [[8, 0], [16, 0]], [], [64, 4])
+    k = gl.arange(0, 64, gl.SliceLayout(1, layout))[:, None]
+    k = k_first + k // 8 * 16 + k % 8
+    q = q_first + 2 * gl.arange(0, 4, gl.SliceLayout(0, layout))[None, :]
+    threshold = threshold.to(gl.uint32, bitcast=True)
+    PARTS: gl.constexpr = place.shape[0] // 64
+    for part in gl.static_range(PARTS):
+        bits = gl.zeros([64, 4], gl.uint32, layout)
+        for half in range(2):  # four draws at once: each word waits long for the one before it
+            for own in gl.static_range(4):
+                n = half * 4 + own
+                words = philox(q + (part * 64 + n // 2 * 16 + n % 2), k, head, seed)
+                four = (words[0] >= threshold).to(gl.uint32)
+                for word in gl.static_range(1, 4):
+                    four |= (words[word] >= threshold).to(gl.uint32) << word
+                bits = bits >> 4 | four << 28
+        place.slice(part * 64, 64).store(bits)
+
+
+@gluon.jit
+def drawn(place, layout: gl.constexpr, HALF: gl.constexpr):
+    """What ``draw`` wrote for 64 keys as bools, [64, queries], in the layout of transposed scores."""
+    PARTS: gl.constexpr = place.shape[0] // 64
+    lanes: gl.constexpr = [[0, 1], [0, 2], [1, 0], [2, 0], [4, 0]]
+    by_thread: gl.constexpr = gl.DistributedLinearLayout([], lanes, [[8, 0], [16, 0]], [], [32, 4])
+    bits = place.slice(HALF * 32, 32).load(by_thread)
+    if PARTS == 2:
+        bits = gl.join(bits, place.slice(64 + HALF * 32, 32).load(by_thread))
+    for n in gl.static_range(5):
+        bits = gl.join(bits, bits >> (1 << n))
+    bits = bits.reshape(4, 8, 4, PARTS, 2, 2, 2, 2, 2).permute(0, 4, 1, 3, 8, 7, 5, 2, 6)
+    return gl.convert_layout(bits.reshape(64, PARTS * 64) & 1 != 0, layout, assert_trivial=True)
+
+
+@gluon.jit
+def feed_queries(step, walk, Q, DOut, Lse2, Delta, of, ring, drawing):
     """Load one tile of a loop over queries after the other, each as soon as its place in the ring is free."""
-    b, h, head = of
+    b, h, head, k_first = of
     queries, d_outs, lse2s, deltas, q_ready, d_out_ready, free = ring
     STAGES: gl.constexpr = queries.shape[0]
     BLOCK_M: gl.constexpr = queries.shape[3]
@@ -1395,6 +1445,10 @@ def feed_queries(step, walk, Q, DOut, Lse2, Delta, of, ring):
         mbarrier.expect(d_out_ready.index(slot), DOut.block_type.nbytes + Delta.block_type.nbytes)
         tma.async_copy_global_to_shared(DOut, [b, h, first, 0], d_out_ready.index(slot), d_outs.index(slot))
         tma.async_copy_global_to_shared(Delta, [head, first], d_out_ready.index(slot), deltas.index(slot))
+        if len(drawing) > 0:
+            kept, kept_ready, seed, threshold = drawing
+            draw(kept.index(slot), first, k_first, head, seed, threshold)
+            mbarrier.arrive(kept_ready.index(slot))
         step += 1
     return step
 
@@ -1402,7 +1456,7 @@ def feed_queries(step, walk, Q, DOut, Lse2, Delta, of, ring):
 @gluon.jit
 def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
     """Load keys and values, then queries, dO, log-sum-exp and delta tile by tile."""
-    place, heads, group, tiles, ring, walk = fed
+    place, heads, group, tiles, ring, drawing, walk = fed
     b, h_kv, k_first = place
     keys, values, kv_ready = tiles
     inner, edges = walk
@@ -1414,8 +1468,8 @@ def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
     for member in range(group):
         h = h_kv * group + member
         head = b * heads + h
-        step = feed_queries(step, inner, Q, DOut, Lse2, Delta, (b, h, head), ring)
-        step = feed_queries(step, edges, Q, DOut, Lse2, Delta, (b, h, head), ring)
+        step = feed_queries(step, inner, Q, DOut, Lse2, Delta, (b, h, head, k_first), ring, drawing)
+        step = feed_queries(step, edges, Q, DOut, Lse2, Delta, (b, h, head, k_first), ring, drawing)
 
 
 @gluon.jit
@@ -1466,6 +1520,7 @@ def accumulate_backward(
     tiles,
     ring,
     Sums,
+    drawing,
     per_lse2,
     context,
     MASKED: gl.constexpr,
@@ -1512,7 +1567,12 @@ def accumulate_backward(
         if MASKED:
             logit = tl.where((row < q_len) & (column < k_len) & keeps(pos, k), logit, float("-inf"))
         weights = tl.exp2(logit * scale_log2)
-        kept = is_kept_transposed(first, own_first, head, seed, threshold, scores, BLOCK_M)
+        if len(drawing) > 0:
+            kept, kept_ready = drawing
+            mbarrier.wait(kept_ready.index(slot), turn)
+            kept = drawn(kept.index(slot), scores, HALF)
+        else:
+            kept = is_kept_transposed(first, own_first, head, seed, threshold, scores, BLOCK_M)
         weights = tl.where(kept, weights, -weights)  # one register for both
         weights16 = gl.convert_layout(tl.maximum(weights, 0.0).to(queries.dtype), operand_of_dv)
         part = warpgroup_mma_wait(0, [part])
@@ -1557,7 +1617,7 @@ def backward_consumer(
     HALF: gl.constexpr,
 ):
     """Warpgroup HALF: 64 of the program's keys against the queries of each query head."""
-    place, sizes, tiles, ring, walk, own = given
+    place, sizes, tiles, ring, drawing, walk, own = given
     b, h_kv, k_first = place
     heads, group, q_len, k_len, padded = sizes
     keys, values, d_scores, staged, kv_ready = tiles
@@ -1596,6 +1656,7 @@ def backward_consumer(
             tiles,
             ring,
             Sums,
+            drawing,
             per_lse2,
             context,
             False,
@@ -1610,6 +1671,7 @@ def backward_consumer(
             tiles,
             ring,
             Sums,
+            drawing,
             per_lse2,
             context,
             True,
@@ -1691,6 +1753,19 @@ def hopper_backward_kernel(
         mbarrier.init(q_ready.index(slot), count=1)
         mbarrier.init(d_out_ready.index(slot), count=1)
         mbarrier.init(free.index(slot), count=2)
+    # Where heads are narrow the producer draws what dropout keeps, with more warps and registers: the products
+    # leave it the time. Beside longer products the consumers do.
+    DRAWS: gl.constexpr = K.block_type.shape[3] == 64
+    drawing = ()
+    reading = ()
+    if DRAWS:
+        in_rows: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+        kept = gl.allocate_shared_memory(gl.uint32, [STAGES, BLOCK_M, 4], in_rows)
+        kept_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
+        for slot in gl.static_range(STAGES):
+            mbarrier.init(kept_ready.index(slot), count=1)
+        drawing = (kept, kept_ready, tl.load(Seed), threshold)
+        reading = (kept, kept_ready)
     fence_async_shared()
     group = heads // kv_heads
     place = (b, h_kv, k_first)
@@ -1701,17 +1776,17 @@ def hopper_backward_kernel(
     whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
     inner, edges = query_range(k_first, k_last, q_len, k_len, whole, BLOCK_M)
     walk = (inner, edges)
-    fed = (place, heads, group, (keys, values, kv_ready), ring, walk)
+    fed = (place, heads, group, (keys, values, kv_ready), ring, drawing, walk)
     shared = (keys, values, d_scores, staged, kv_ready)
-    given = (place, sizes, shared, ring, walk, own)
+    given = (place, sizes, shared, ring, reading, walk, own)
     gl.warp_specialize(
         [
             (backward_consumer, (DK, DV, Sums, given, 0)),
             (backward_consumer, (DK, DV, Sums, given, 1)),
             (backward_producer, (Q, K, V, DOut, Lse2, Delta, fed)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 4 if DRAWS else 1],
+        [224 if DRAWS else 240, 56 if DRAWS else 24],
     )
 
 
@@ -2706,7 +2781,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_2efc15228d80_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1626a0d3ae00_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
