@@ -43,12 +43,12 @@ Sections and their lines:
      117  What every kernel shares
      199  Forward
      339  Forward on Hopper
-     897  Backward
-    1260  Backward on Hopper
-    1639  Backward of wide heads on Hopper
-    2091  Launch
-    2582  Operators and the call
-    2800  Calls seen before
+     896  Backward
+    1259  Backward on Hopper
+    1638  Backward of wide heads on Hopper
+    2090  Launch
+    2581  Operators and the call
+    2799  Calls seen before
 """
 
 import copy
@@ -580,7 +580,7 @@ def give_turn(part):
 
 @gluon.jit
 def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
-    """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
     if PART < PARTS - 1:
         part = gl.to_tensor(PART + 1)
     else:
@@ -719,10 +719,9 @@ def consumer(
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-        if Q_PLACES > 1:
-            if turn > 0:  # the tile before this one has left by now
-                tma.store_wait(0)
-                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         edges_from = begin + gl.maximum(whole, 1)
@@ -2582,7 +2581,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_c6ff633e52d1_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_72e32bc6f5ef_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -40,12 +40,12 @@ Sections and their lines:
      113  What every kernel shares
      195  Forward
      332  Forward on Hopper
-     885  Backward
-    1242  Backward on Hopper
-    1616  Backward of wide heads on Hopper
-    2061  Launch
-    2540  Operators and the call
-    2726  Calls seen before
+     884  Backward
+    1241  Backward on Hopper
+    1615  Backward of wide heads on Hopper
+    2060  Launch
+    2539  Operators and the call
+    2725  Calls seen before
 """
 
 import copy
@@ -573,7 +573,7 @@ def give_turn(part):
 
 @gluon.jit
 def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
-    """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
     if PART < PARTS - 1:
         part = gl.to_tensor(PART + 1)
     else:
@@ -709,10 +709,9 @@ def consumer(
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-        if Q_PLACES > 1:
-            if turn > 0:  # the tile before this one has left by now
-                tma.store_wait(0)
-                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         edges_from = begin + gl.maximum(whole, 1)
@@ -2540,7 +2539,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_ab238889e793_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_9181b72f42d8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

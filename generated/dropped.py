@@ -43,12 +43,12 @@ Sections and their lines:
      116  What every kernel shares
      232  Forward
      375  Forward on Hopper
-     978  Backward
-    1349  Backward on Hopper
-    1820  Backward of wide heads on Hopper
-    2281  Launch
-    2781  Operators and the call
-    3002  Calls seen before
+     977  Backward
+    1348  Backward on Hopper
+    1817  Backward of wide heads on Hopper
+    2278  Launch
+    2778  Operators and the call
+    2999  Calls seen before
 """
 
 import copy
@@ -661,7 +661,7 @@ def give_turn(part):
 
 @gluon.jit
 def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
-    """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
     if PART < PARTS - 1:
         part = gl.to_tensor(PART + 1)
     else:
@@ -799,10 +799,9 @@ def consumer(
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-        if Q_PLACES > 1:
-            if turn > 0:  # the tile before this one has left by now
-                tma.store_wait(0)
-                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         edges_from = begin + gl.maximum(whole, 1)
@@ -1386,11 +1385,11 @@ def start_of(x, nothing):
 
 @gluon.jit
 def draw(place, q_first, k_first, head, seed, threshold):
-    """Write what ``is_kept`` gives for 128 keys and some queries, as bits [queries, 4].
+    """Write what ``is_kept`` gives for 128 keys and 128 queries: numbers [128, 4] of 32 bits.
 
     A number has the bits of one thread of a consumer, whose scores lie in keys k and k + 8, in queries that
     are 2 * lane % 8 or the next one, and whatever multiple of 8 further: bit 0 tells the key, 1 the first
-    multiple of 8, 2 the query, the others the further multiples.
+    multiple of 8, 2 the query, the others the further multiples. The first 64 rows are of 64 queries.
     """
     lanes: gl.constexpr = [[0, 1], [0, 2], [1, 0], [2, 0], [4, 0]]
     layout: gl.constexpr = gl.DistributedLinearLayout([[32, 0]], lanes, [[8, 0], [16, 0]], [], [64, 4])
@@ -1398,8 +1397,7 @@ def draw(place, q_first, k_first, head, seed, threshold):
     k = k_first + k // 8 * 16 + k % 8
     q = q_first + 2 * gl.arange(0, 4, gl.SliceLayout(0, layout))[None, :]
     threshold = threshold.to(gl.uint32, bitcast=True)
-    PARTS: gl.constexpr = place.shape[0] // 64
-    for part in gl.static_range(PARTS):
+    for part in gl.static_range(2):
         bits = gl.zeros([64, 4], gl.uint32, layout)
         for half in range(2):  # four draws at once: each word waits long for the one before it
             for own in gl.static_range(4):
@@ -1414,17 +1412,16 @@ def draw(place, q_first, k_first, head, seed, threshold):
 
 @gluon.jit
 def drawn(place, layout: gl.constexpr, HALF: gl.constexpr):
-    """What ``draw`` wrote for 64 keys as bools, [64, queries], in the layout of transposed scores."""
-    PARTS: gl.constexpr = place.shape[0] // 64
+    """What ``draw`` wrote for 64 keys as bools, [64, 128], in the layout of transposed scores."""
     lanes: gl.constexpr = [[0, 1], [0, 2], [1, 0], [2, 0], [4, 0]]
     by_thread: gl.constexpr = gl.DistributedLinearLayout([], lanes, [[8, 0], [16, 0]], [], [32, 4])
-    bits = place.slice(HALF * 32, 32).load(by_thread)
-    if PARTS == 2:
-        bits = gl.join(bits, place.slice(64 + HALF * 32, 32).load(by_thread))
+    bits = gl.join(
+        place.slice(HALF * 32, 32).load(by_thread), place.slice(64 + HALF * 32, 32).load(by_thread)
+    )
     for n in gl.static_range(5):
         bits = gl.join(bits, bits >> (1 << n))
-    bits = bits.reshape(4, 8, 4, PARTS, 2, 2, 2, 2, 2).permute(0, 4, 1, 3, 8, 7, 5, 2, 6)
-    return gl.convert_layout(bits.reshape(64, PARTS * 64) & 1 != 0, layout, assert_trivial=True)
+    bits = bits.reshape(4, 8, 4, 2, 2, 2, 2, 2, 2).permute(0, 4, 1, 3, 8, 7, 5, 2, 6)
+    return gl.convert_layout(bits.reshape(64, 128) & 1 != 0, layout, assert_trivial=True)
 
 
 @gluon.jit
@@ -1753,8 +1750,8 @@ def hopper_backward_kernel(
         mbarrier.init(q_ready.index(slot), count=1)
         mbarrier.init(d_out_ready.index(slot), count=1)
         mbarrier.init(free.index(slot), count=2)
-    # Where heads are narrow the producer draws what dropout keeps, with more warps and registers: the products
-    # leave it the time. Beside longer products the consumers do.
+    # Where heads are narrow the producer draws what dropout keeps, with more warps and registers; else the
+    # consumers do.
     DRAWS: gl.constexpr = K.block_type.shape[3] == 64
     drawing = ()
     reading = ()
@@ -2781,7 +2778,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_1626a0d3ae00_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_bd93b2840606_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

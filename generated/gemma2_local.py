@@ -44,12 +44,12 @@ Sections and their lines:
      134  What every kernel shares
      231  Forward
      399  Forward on Hopper
-     905  Backward
-    1283  Backward on Hopper
-    1664  Backward of wide heads on Hopper
-    2125  Launch
-    2610  Operators and the call
-    2813  Calls seen before
+     904  Backward
+    1282  Backward on Hopper
+    1663  Backward of wide heads on Hopper
+    2124  Launch
+    2609  Operators and the call
+    2812  Calls seen before
 """
 
 import copy
@@ -747,10 +747,9 @@ def consumer(
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True, FAST_TANH)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-        if Q_PLACES > 1:
-            if turn > 0:  # the tile before this one has left by now
-                tma.store_wait(0)
-                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         own_end = begin + steps
@@ -2610,7 +2609,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_95b38ab46440_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_3db43024488e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

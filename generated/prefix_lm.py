@@ -43,12 +43,12 @@ Sections and their lines:
      122  What every kernel shares
      204  Forward
      345  Forward on Hopper
-     906  Backward
-    1273  Backward on Hopper
-    1659  Backward of wide heads on Hopper
-    2120  Launch
-    2611  Operators and the call
-    2829  Calls seen before
+     905  Backward
+    1272  Backward on Hopper
+    1658  Backward of wide heads on Hopper
+    2119  Launch
+    2610  Operators and the call
+    2828  Calls seen before
 """
 
 import copy
@@ -589,7 +589,7 @@ def give_turn(part):
 
 @gluon.jit
 def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
-    """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
     if PART < PARTS - 1:
         part = gl.to_tensor(PART + 1)
     else:
@@ -728,10 +728,9 @@ def consumer(
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-        if Q_PLACES > 1:
-            if turn > 0:  # the tile before this one has left by now
-                tma.store_wait(0)
-                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         edges_from = begin + gl.maximum(whole, 1)
@@ -2611,7 +2610,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_3ca2cbf21c08_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1843e32fb983_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -44,12 +44,12 @@ Sections and their lines:
      126  What every kernel shares
      223  Forward
      389  Forward on Hopper
-     950  Backward
-    1323  Backward on Hopper
-    1701  Backward of wide heads on Hopper
-    2156  Launch
-    2644  Operators and the call
-    2847  Calls seen before
+     949  Backward
+    1322  Backward on Hopper
+    1700  Backward of wide heads on Hopper
+    2155  Launch
+    2643  Operators and the call
+    2846  Calls seen before
 """
 
 import copy
@@ -631,7 +631,7 @@ def give_turn(part):
 
 @gluon.jit
 def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
-    """The warpgroup that begins its products after PART: after the last one, the first that has a step left."""
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
     if PART < PARTS - 1:
         part = gl.to_tensor(PART + 1)
     else:
@@ -770,10 +770,9 @@ def consumer(
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True, FAST_TANH)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
-        if Q_PLACES > 1:
-            if turn > 0:  # the tile before this one has left by now
-                tma.store_wait(0)
-                mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
         edges_from = begin + gl.maximum(whole, 1)
@@ -2644,7 +2643,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_e897b0131fc7_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_ce3dd232ab7c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

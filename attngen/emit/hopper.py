@@ -83,8 +83,8 @@ def make_hopper(
 
 
 def _own_range(keys: RangeFunction, loops: Loops) -> str:
-    """The call that gives the keys of own_first..own_last, where these are the first of those of q_first..q_last:
-    the loops begin at the first key of all, and the queries say where they end."""
+    """The call that gives the keys of own_first..own_last, where they are the first of those of
+    q_first..q_last: the loops begin at the first key of all, and the queries say where they end."""
     first = loops.ranges[0]
     begins_later = first.possible.lo is not None
     if not loops.has_interior or loops.has_gaps or begins_later or "q_last" not in keys.uses:
