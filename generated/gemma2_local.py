@@ -48,8 +48,8 @@ Sections and their lines:
     1282  Backward on Hopper
     1663  Backward of wide heads on Hopper
     2124  Launch
-    2609  Operators and the call
-    2812  Calls seen before
+    2610  Operators and the call
+    2813  Calls seen before
 """
 
 import copy
@@ -2308,7 +2308,8 @@ LAUNCHER = Launcher()
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
 # consumer's thread, whether the warpgroups take turns, whether all exponentials come before the wait for the
-# product with V, programs a multiprocessor, whether the output has a place of its own).
+# product with V, programs a multiprocessor, whether the output or the next queries have a place of their
+# own).
 # None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
@@ -2609,7 +2610,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_3db43024488e_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_11c66ee20ef8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -43,12 +43,12 @@ Sections and their lines:
      122  What every kernel shares
      204  Forward
      345  Forward on Hopper
-     905  Backward
-    1272  Backward on Hopper
-    1658  Backward of wide heads on Hopper
-    2119  Launch
-    2610  Operators and the call
-    2828  Calls seen before
+     914  Backward
+    1281  Backward on Hopper
+    1667  Backward of wide heads on Hopper
+    2128  Launch
+    2620  Operators and the call
+    2838  Calls seen before
 """
 
 import copy
@@ -454,15 +454,18 @@ def producer(Q, K, V, Taken, fed):
         note(notes, at + 1, q_first)
         note(notes, at + 2, q_last)
         note(notes, at + 3, steps)
-        reached = 1
-        for part in gl.static_range(PARTS):
-            own_first = gl.minimum(q_first + part * ROWS, q_last)
-            own_last = gl.minimum(own_first + ROWS - 1, q_last)
-            own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, prefix_b, BLOCK_N)
-            reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
-            reached = steps if part == PARTS - 1 else reached
-            note(notes, at + 4 + part, tiles_in(own_inner, BLOCK_N))
-            note(notes, at + 4 + PARTS + part, reached)
+        if PARTS * ROWS > BLOCK_N:
+            reached = 1
+            for part in gl.static_range(PARTS):
+                own_first = gl.minimum(q_first + part * ROWS, q_last)
+                own_last = gl.minimum(own_first + ROWS - 1, q_last)
+                own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, prefix_b, BLOCK_N)
+                reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
+                reached = steps if part == PARTS - 1 else reached
+                note(notes, at + 4 + part, tiles_in(own_inner, BLOCK_N))
+                note(notes, at + 4 + PARTS + part, reached)
+        else:
+            note(notes, at + 4, whole)
         mbarrier.expect(q_ready.index(place), PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
             tile = queries.index(place * PARTS + part)
@@ -594,10 +597,11 @@ def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
         part = gl.to_tensor(PART + 1)
     else:
         part = gl.to_tensor(0)
-        notes, at = ends
-        if step + 1 < noted(notes, at + PART):
-            for earlier in gl.static_range(PART):
-                part += (step + 1 >= noted(notes, at + earlier)).to(gl.int32)
+        if len(ends) > 0:
+            notes, at = ends
+            if step + 1 < noted(notes, at + PART):
+                for earlier in gl.static_range(PART):
+                    part += gl.where(step + 1 < noted(notes, at + earlier), 0, 1)
     return part
 
 
@@ -686,6 +690,8 @@ def consumer(
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
     OUT_PLACES: gl.constexpr = outs.shape[0] // PARTS
+    # Whether there may be tiles of keys that only later warpgroups have: this one leaves them out.
+    LEAVES_OUT: gl.constexpr = PARTS * ROWS > BLOCK_N
 
     if TURNS and PART == PARTS - 1:
         give_turn(0)
@@ -709,8 +715,11 @@ def consumer(
         row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
         row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
-        own_end = begin + noted(notes, at + 4 + PARTS + PART)
-        ends = (notes, at + 4 + PARTS)
+        own_end = begin + steps
+        ends = ()
+        if LEAVES_OUT:
+            own_end = begin + noted(notes, at + 4 + PARTS + PART)
+            ends = (notes, at + 4 + PARTS)
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
@@ -722,7 +731,7 @@ def consumer(
             give_turn(next_in_turn(0, ends, PART, PARTS))
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, at + 4 + PART)
+        whole = noted(notes, at + 4 + (PART if LEAVES_OUT else 0))
         if whole > 0:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
         else:
@@ -767,7 +776,7 @@ def consumer(
             LATE,
         )
         head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
-        end = begin + noted(notes, at + 3)
+        end = begin + noted(notes, at + 3) if LEAVES_OUT else own_end
         if OWN_PLACE and Q_PLACES == 1:
             mbarrier.arrive(q_free.index(0))
         acc, weights, row_max, row_sum = state
@@ -2310,7 +2319,8 @@ LAUNCHER = Launcher()
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
 # consumer's thread, whether the warpgroups take turns, whether all exponentials come before the wait for the
-# product with V, programs a multiprocessor, whether the output has a place of its own).
+# product with V, programs a multiprocessor, whether the output or the next queries have a place of their
+# own).
 # None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
@@ -2610,7 +2620,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_1843e32fb983_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_4fcfdb1ef799_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
