@@ -1,4 +1,4 @@
-"""Who computes what, and when, in the forward for sm_90: its jitted functions, run as Python of plain numbers."""
+"""Who computes what, and when, in the forward for sm_90: its jitted functions run as Python of numbers."""
 
 from __future__ import annotations
 
