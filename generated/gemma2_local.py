@@ -42,14 +42,14 @@ Sections and their lines:
 
       77  The variant
      134  What every kernel shares
-     225  Forward
-     340  Forward on Hopper
-     780  Backward
-    1006  Backward on Hopper
-    1315  Backward of wide heads on Hopper
-    1688  Launch
-    2080  Operators and the call
-    2270  Calls seen before
+     227  Forward
+     342  Forward on Hopper
+     801  Backward
+    1027  Backward on Hopper
+    1336  Backward of wide heads on Hopper
+    1709  Launch
+    2102  Operators and the call
+    2292  Calls seen before
 """
 
 import copy
@@ -134,7 +134,9 @@ def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
 # ---- What every kernel shares ------------------------------------------------------------------------------
 
 # Another value of these is no reason to compile a kernel again.
-RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "padded", "cap", "scale"]
+RUN_TIME_VALUES = [
+    "heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "dealt", "padded", "cap", "scale"
+]
 
 
 @triton.jit
@@ -449,7 +451,9 @@ def producer(Q, K, V, Taken, fed):
     sizes, shared = fed
     tiles, at_once, heads, kv_heads, q_len, k_len = sizes
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -466,15 +470,18 @@ def producer(Q, K, V, Taken, fed):
         start = gl.where(steps > 0, edges[0], k_len)  # past the last key where there is no tile
         steps = gl.maximum(steps, 1)
 
-        mbarrier.wait(q_free, (turn + 1) & 1)
-        note(notes, 0, head)
-        note(notes, 1, q_first)
-        note(notes, 2, q_last)
-        note(notes, 3, steps)
-        note(notes, 4, whole)
-        mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+        note(notes, at, head)
+        note(notes, at + 1, q_first)
+        note(notes, at + 2, q_last)
+        note(notes, at + 3, steps)
+        note(notes, at + 4, whole)
+        mbarrier.expect(q_ready.index(place), PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
-            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
+            tile = queries.index(place * PARTS + part)
+            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready.index(place), tile)
         turn += 1
         for i in range(steps):
             slot = loaded % STAGES
@@ -492,9 +499,10 @@ def producer(Q, K, V, Taken, fed):
             tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
             loaded += 1
         number = next_tile(Taken, tiles)
-    mbarrier.wait(q_free, (turn + 1) & 1)
-    note(notes, 3, 0)
-    mbarrier.arrive(q_ready, count=1)
+    place = turn % Q_PLACES
+    mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+    note(notes, place * NUMBERS + 3, 0)
+    mbarrier.arrive(q_ready.index(place), count=1)
 
 
 @gluon.jit
@@ -629,7 +637,9 @@ def consumer(
     heads, q_len, k_len = sizes
     cap, scale = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -638,17 +648,19 @@ def consumer(
     outputs: gl.constexpr = accumulator(BLOCK_DV)
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
-    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+    OUT_PLACES: gl.constexpr = outs.shape[0] // PARTS
 
     if TURNS and PART == PARTS - 1:
         signal(TURN)
     turn = 0
     begin = 0
-    mbarrier.wait(q_ready, 0)
+    mbarrier.wait(q_ready.index(0), 0)
     steps = noted(notes, 3)
     while steps > 0:
-        q_first = noted(notes, 1) + PART * ROWS
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        tile = queries.index(place * PARTS + PART).reshape([ROWS, queries.shape[4]])
+        q_first = noted(notes, at + 1) + PART * ROWS
         scale_over_cap = scale / cap
         cap_log2 = 1.4426950408889634 * cap
         row = q_first + gl.arange(0, ROWS, by_row)
@@ -665,33 +677,36 @@ def consumer(
         n = noted(firsts, slot)
         if TURNS:
             await_signal(TURN + PART)
-        dot = scores_of(queries, keys.index(slot))
+        dot = scores_of(tile, keys.index(slot))
         if TURNS:
             signal(TURN + (PART + 1) % PARTS)
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, 4)
+        whole = noted(notes, at + 4)
         if whole > 0:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, False, FAST_TANH)
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, True, FAST_TANH)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
-        end = begin + steps
+        own_end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
-            state, begin + 1, edges_from, queries, ring, context, False, PART, PARTS, TURNS, LATE, FAST_TANH
+            state, begin + 1, edges_from, tile, ring, context, False, PART, PARTS, TURNS, LATE, FAST_TANH
         )
         state = attend_tiles(
-            state, edges_from, end, queries, ring, context, True, PART, PARTS, TURNS, LATE, FAST_TANH
+            state, edges_from, own_end, tile, ring, context, True, PART, PARTS, TURNS, LATE, FAST_TANH
         )
-        head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
-        if OWN_PLACE:
-            mbarrier.arrive(q_free)
+        head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
+        if OWN_PLACE and Q_PLACES == 1:
+            mbarrier.arrive(q_free.index(0))
         acc, weights, row_max, row_sum = state
-        slot = (end - 1) % STAGES
-        mbarrier.wait(v_ready.index(slot), ((end - 1) // STAGES) & 1)
+        slot = (own_end - 1) % STAGES
+        mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
         acc = warpgroup_mma(weights, values.index(slot).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
 
         kept_any = row_sum != 0.0  # NaN stays NaN
@@ -702,18 +717,21 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(1.0 / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        tma.store_wait(0)  # the tile before this one has left
-        tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
+        if OUT_PLACES == 1:
+            tma.store_wait(0)  # the tile before this one has left
+        out = outs.index(place % OUT_PLACES * PARTS + PART)
+        out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+        out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
-            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], tile)
+            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
         if not OWN_PLACE:
             tma.store_wait(0)
-            mbarrier.arrive(q_free)
-        begin = end
+            mbarrier.arrive(q_free.index(0))
+        begin = own_end
         turn += 1
-        mbarrier.wait(q_ready, turn & 1)
-        steps = noted(notes, 3)
+        mbarrier.wait(q_ready.index(turn % Q_PLACES), (turn // Q_PLACES) & 1)
+        steps = noted(notes, turn % Q_PLACES * NUMBERS + 3)
     if TURNS and PART == 0:
         await_signal(TURN)
     tma.store_wait(0)
@@ -732,16 +750,19 @@ def hopper_forward_kernel(
     """
     own = (cap, scale)
 
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE and TURNS else 1
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    queries = ring_of(Q, PARTS)
+    # Where there is room, the next tile's queries come before this one's output has left: it has a place of
+    # its own or, where the warpgroups take turns, and so do not end together, the next queries have.
+    queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if OWN_PLACE or Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if (OWN_PLACE and Q_PLACES == 1) or Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)  # head, q_first, q_last, steps, whole
+    notes = gl.allocate_shared_memory(gl.int32, [5 * Q_PLACES, 1], NOTES)  # what ``producer`` notes of a tile
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)  # of each tile of keys
-    q_ready, q_free = barriers(1, 1).index(0), barriers(1, PARTS).index(0)
+    q_ready, q_free = barriers(Q_PLACES, 1), barriers(Q_PLACES, PARTS)
     k_ready, k_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
     v_ready, v_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
     fence_async_shared()
@@ -1877,7 +1898,8 @@ LAUNCHER = Launcher()
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
 # consumer's thread, whether the warpgroups take turns, whether all exponentials come before the wait for the
-# product with V, programs a multiprocessor, whether the output has a place of its own).
+# product with V, programs a multiprocessor, whether the output or the next queries have a place of their
+# own).
 # None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
@@ -2080,7 +2102,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_91ea6c99a93d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_97628419d173_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

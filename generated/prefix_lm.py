@@ -43,12 +43,12 @@ Sections and their lines:
      119  What every kernel shares
      197  Forward
      308  Forward on Hopper
-     743  Backward
-     964  Backward on Hopper
-    1278  Backward of wide heads on Hopper
-    1652  Launch
-    2051  Operators and the call
-    2256  Calls seen before
+     816  Backward
+    1037  Backward on Hopper
+    1351  Backward of wide heads on Hopper
+    1725  Launch
+    2127  Operators and the call
+    2332  Calls seen before
 """
 
 import copy
@@ -119,7 +119,7 @@ def query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK: tl.conste
 # ---- What every kernel shares ------------------------------------------------------------------------------
 
 # Another value of these is no reason to compile a kernel again.
-RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "padded", "scale"]
+RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "dealt", "padded", "scale"]
 
 
 @triton.jit
@@ -397,6 +397,14 @@ def queries_at(number, tiles, at_once, q_len, PARTS: gl.constexpr, ROWS: gl.cons
 
 
 @gluon.jit
+def dealt_tile(number):
+    """The tile after this one of a program's own, where they are dealt out back and forth: who had the most
+    keys in a round has the fewest in the next."""
+    programs = gl.num_programs(0)
+    return (number // programs + 1) * 2 * programs - 1 - number
+
+
+@gluon.jit
 def next_tile(Taken, tiles):
     """The next tile that no program has taken yet, or at least ``tiles``.
 
@@ -415,10 +423,12 @@ def next_tile(Taken, tiles):
 def producer(Q, K, V, Taken, fed):
     """Load the queries, then keys and values tile by tile, each as soon as its place in the ring is free."""
     sizes, shared, own = fed
-    tiles, at_once, heads, kv_heads, q_len, k_len = sizes
+    tiles, at_once, dealt, heads, kv_heads, q_len, k_len = sizes
     prefix_ptr, prefix_stride_0 = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -436,15 +446,29 @@ def producer(Q, K, V, Taken, fed):
         start = gl.where(steps > 0, edges[0], k_len)  # past the last key where there is no tile
         steps = gl.maximum(steps, 1)
 
-        mbarrier.wait(q_free, (turn + 1) & 1)
-        note(notes, 0, head)
-        note(notes, 1, q_first)
-        note(notes, 2, q_last)
-        note(notes, 3, steps)
-        note(notes, 4, whole)
-        mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+        note(notes, at, head)
+        note(notes, at + 1, q_first)
+        note(notes, at + 2, q_last)
+        note(notes, at + 3, steps)
+        if PARTS * ROWS > BLOCK_N:
+            reached = 1
+            for part in gl.static_range(PARTS):
+                own_first = gl.minimum(q_first + part * ROWS, q_last)
+                own_last = gl.minimum(own_first + ROWS - 1, q_last)
+                own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, prefix_b, BLOCK_N)
+                reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
+                reached = steps if part == PARTS - 1 else reached
+                note(notes, at + 4 + part, tiles_in(own_inner, BLOCK_N))
+                note(notes, at + 4 + PARTS + part, reached)
+        else:
+            note(notes, at + 4, whole)
+        mbarrier.expect(q_ready.index(place), PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
-            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
+            tile = queries.index(place * PARTS + part)
+            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready.index(place), tile)
         turn += 1
         for i in range(steps):
             slot = loaded % STAGES
@@ -458,10 +482,14 @@ def producer(Q, K, V, Taken, fed):
             mbarrier.expect(v_ready.index(slot), V.block_type.nbytes)
             tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
             loaded += 1
-        number = next_tile(Taken, tiles)
-    mbarrier.wait(q_free, (turn + 1) & 1)
-    note(notes, 3, 0)
-    mbarrier.arrive(q_ready, count=1)
+        if dealt:
+            number = dealt_tile(number)
+        else:
+            number = next_tile(Taken, tiles)
+    place = turn % Q_PLACES
+    mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+    note(notes, place * NUMBERS + 3, 0)
+    mbarrier.arrive(q_ready.index(place), count=1)
 
 
 @gluon.jit
@@ -540,8 +568,23 @@ def in_order(row_sum):
 
 
 @gluon.jit
+def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
+    if PART < PARTS - 1:
+        part = gl.to_tensor(PART + 1)
+    else:
+        part = gl.to_tensor(0)
+        if len(ends) > 0:
+            notes, at = ends
+            if step + 1 < noted(notes, at + PART):
+                for earlier in gl.static_range(PART):
+                    part += gl.where(step + 1 < noted(notes, at + earlier), 0, 1)
+    return part
+
+
+@gluon.jit
 def attend_tiles(
-    state, first, end, queries, shared, context,
+    state, first, end, queries, shared, begin, ends, context,
     MASKED: gl.constexpr, PART: gl.constexpr, PARTS: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr,
 ):
     """Tiles first..end-1 of all that were loaded, the product with V one step behind: it runs under the
@@ -559,13 +602,14 @@ def attend_tiles(
         mbarrier.wait(k_ready.index(slot), (i // STAGES) & 1)
         n = noted(firsts, slot)  # before the products, so that what follows from it is computed under them
         if TURNS:
+            following = next_in_turn(i - begin, ends, PART, PARTS)
             await_signal(TURN + PART)
         dot = scores_of(queries, keys.index(slot))
         mbarrier.wait(v_ready.index(before), ((i - 1) // STAGES) & 1)
         owed = values.index(before).reshape([BLOCK_N, acc.shape[1]])
         acc = warpgroup_mma(weights, owed, acc, is_async=True)
         if TURNS:
-            signal(TURN + (PART + 1) % PARTS)
+            signal(TURN + following)
         if MASKED:  # the mask needs the registers of what is under way
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
@@ -593,7 +637,9 @@ def consumer(
     heads, q_len, k_len = sizes
     prefix_ptr, prefix_stride_0, scale = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -602,18 +648,22 @@ def consumer(
     outputs: gl.constexpr = accumulator(BLOCK_DV)
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
-    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+    OUT_PLACES: gl.constexpr = outs.shape[0] // PARTS
+    # Whether there may be tiles of keys that only later warpgroups have: this one leaves them out.
+    LEAVES_OUT: gl.constexpr = PARTS * ROWS > BLOCK_N
 
     if TURNS and PART == PARTS - 1:
         signal(TURN)
     turn = 0
     begin = 0
-    mbarrier.wait(q_ready, 0)
+    mbarrier.wait(q_ready.index(0), 0)
     steps = noted(notes, 3)
     while steps > 0:
-        q_first = noted(notes, 1) + PART * ROWS
-        head = noted(notes, 0)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        tile = queries.index(place * PARTS + PART).reshape([ROWS, queries.shape[4]])
+        q_first = noted(notes, at + 1) + PART * ROWS
+        head = noted(notes, at)
         b = head // heads
         scale_log2 = 1.4426950408889634 * scale
         prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
@@ -624,37 +674,47 @@ def consumer(
         row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
         row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
+        own_end = begin + steps
+        ends = ()
+        if LEAVES_OUT:
+            own_end = begin + noted(notes, at + 4 + PARTS + PART)
+            ends = (notes, at + 4 + PARTS)
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
         n = noted(firsts, slot)
         if TURNS:
             await_signal(TURN + PART)
-        dot = scores_of(queries, keys.index(slot))
+        dot = scores_of(tile, keys.index(slot))
         if TURNS:
-            signal(TURN + (PART + 1) % PARTS)
+            signal(TURN + next_in_turn(0, ends, PART, PARTS))
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, 4)
+        whole = noted(notes, at + 4 + (PART if LEAVES_OUT else 0))
         if whole > 0:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, False)
         else:
             weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
-        end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
-            state, begin + 1, edges_from, queries, ring, context, False, PART, PARTS, TURNS, LATE
+            state, begin + 1, edges_from, tile, ring, begin, ends, context, False, PART, PARTS, TURNS, LATE
         )
-        state = attend_tiles(state, edges_from, end, queries, ring, context, True, PART, PARTS, TURNS, LATE)
-        head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
-        if OWN_PLACE:
-            mbarrier.arrive(q_free)
+        state = attend_tiles(
+            state, edges_from, own_end, tile, ring, begin, ends, context, True, PART, PARTS, TURNS, LATE
+        )
+        head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
+        end = begin + noted(notes, at + 3) if LEAVES_OUT else own_end
+        if OWN_PLACE and Q_PLACES == 1:
+            mbarrier.arrive(q_free.index(0))
         acc, weights, row_max, row_sum = state
-        slot = (end - 1) % STAGES
-        mbarrier.wait(v_ready.index(slot), ((end - 1) // STAGES) & 1)
+        slot = (own_end - 1) % STAGES
+        mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
         acc = warpgroup_mma(weights, values.index(slot).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
 
         kept_any = row_sum != 0.0  # NaN stays NaN
@@ -665,18 +725,26 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(1.0 / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        tma.store_wait(0)  # the tile before this one has left
-        tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
+        if OUT_PLACES == 1:
+            tma.store_wait(0)  # the tile before this one has left
+        out = outs.index(place % OUT_PLACES * PARTS + PART)
+        out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+        out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
-            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], tile)
+            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
         if not OWN_PLACE:
             tma.store_wait(0)
-            mbarrier.arrive(q_free)
+            mbarrier.arrive(q_free.index(0))
+        for i in range(own_end, end):
+            mbarrier.wait(k_ready.index(i % STAGES), (i // STAGES) & 1)
+            mbarrier.arrive(k_free.index(i % STAGES))
+            mbarrier.wait(v_ready.index(i % STAGES), (i // STAGES) & 1)
+            mbarrier.arrive(v_free.index(i % STAGES))
         begin = end
         turn += 1
-        mbarrier.wait(q_ready, turn & 1)
-        steps = noted(notes, 3)
+        mbarrier.wait(q_ready.index(turn % Q_PLACES), (turn // Q_PLACES) & 1)
+        steps = noted(notes, turn % Q_PLACES * NUMBERS + 3)
     if TURNS and PART == 0:
         await_signal(TURN)
     tma.store_wait(0)
@@ -685,32 +753,37 @@ def consumer(
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_forward_kernel(
     Q, K, V, Out, Lse, Taken,
-    tiles, at_once, heads, kv_heads, q_len, k_len, prefix_ptr, prefix_stride_0, scale,
+    tiles, at_once, dealt, heads, kv_heads, q_len, k_len, prefix_ptr, prefix_stride_0, scale,
     PARTS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, TURNS: gl.constexpr,
     LATE: gl.constexpr, OWN_PLACE: gl.constexpr,
 ):
     """One program: a tile of PARTS * ROWS queries of one head, and as often as there is one left another.
 
-    ``Taken`` counts the tiles that were taken beyond the first of each program.
+    ``Taken`` counts the tiles that were taken beyond the first of each program, but where they are ``dealt``.
     """
     own = (prefix_ptr, prefix_stride_0, scale)
 
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE and TURNS else 1
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    queries = ring_of(Q, PARTS)
+    # Where there is room, the next tile's queries come before this one's output has left: it has a place of
+    # its own or, where the warpgroups take turns, and so do not end together, the next queries have.
+    queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if OWN_PLACE or Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if (OWN_PLACE and Q_PLACES == 1) or Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)  # head, q_first, q_last, steps, whole
+    notes = gl.allocate_shared_memory(
+        gl.int32, [(4 + 2 * PARTS) * Q_PLACES, 1], NOTES
+    )  # what ``producer`` notes of a tile
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)  # of each tile of keys
-    q_ready, q_free = barriers(1, 1).index(0), barriers(1, PARTS).index(0)
+    q_ready, q_free = barriers(Q_PLACES, 1), barriers(Q_PLACES, PARTS)
     k_ready, k_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
     v_ready, v_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
     fence_async_shared()
     shared = (queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts)
     given = ((heads, q_len, k_len), shared, outs, own)
-    fed = ((tiles, at_once, heads, kv_heads, q_len, k_len), shared, (prefix_ptr, prefix_stride_0))
+    fed = ((tiles, at_once, dealt, heads, kv_heads, q_len, k_len), shared, (prefix_ptr, prefix_stride_0))
     if PARTS == 1:
         gl.warp_specialize(
             [
@@ -1848,7 +1921,8 @@ LAUNCHER = Launcher()
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
 # consumer's thread, whether the warpgroups take turns, whether all exponentials come before the wait for the
-# product with V, programs a multiprocessor, whether the output has a place of its own).
+# product with V, programs a multiprocessor, whether the output or the next queries have a place of their
+# own).
 # None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
@@ -1901,13 +1975,15 @@ def launch_hopper_forward(q, k, v, prefix, out, lse, launcher=LAUNCHER):
     tiles = q_tiles * q.shape[0] * q.shape[1]
     room = programs * torch.cuda.get_device_properties(q.device).multi_processor_count
     grid = (min(tiles, room),)
+    # A few tiles a program are dealt out: a counter would first have to be cleared.
+    dealt = int(tiles <= 8 * room)
     with torch.cuda.device_of(q):
         launcher.launch(
             hopper_forward_kernel, grid,
             shared_source(q, 64), shared_source(k, block_n), shared_source(v, block_n),
-            shared_source(out, 64), lse, launcher.room(q, 1, zero=tiles > room).view(torch.int32),
-            tiles, max(1, 4 * room // q_tiles), q.shape[1], k.shape[1], q.shape[2], k.shape[2],
-            *variant_arguments(q, prefix),
+            shared_source(out, 64), lse, launcher.room(q, 1, zero=not dealt).view(torch.int32),
+            tiles, tiles // q_tiles if dealt else max(1, 4 * room // q_tiles), dealt, q.shape[1], k.shape[1],
+            q.shape[2], k.shape[2], *variant_arguments(q, prefix),
             PARTS=parts, STAGES=stages, REGISTERS=registers, TURNS=turns, LATE=late, OWN_PLACE=own_place,
             num_warps=4, maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
         )
@@ -2051,7 +2127,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_fc823586246c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_5553123a86af_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -755,7 +755,9 @@ class HopperForward:
     takes ``fed``, and computes ``fed_lines`` of them, to find where tiles lie. ``keep``
     says which scores of a masked tile count, ``searches`` are the lines of ``key_range`` where they search a
     row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so
-    must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head.
+    must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head. ``own_range`` is
+    the call that gives the keys of one warpgroup's queries, where they are the first of all its program's.
+    ``deals``: later queries never have fewer keys, so that few tiles can be dealt out evenly beforehand.
     """
 
     logits: str
@@ -770,6 +772,8 @@ class HopperForward:
     fed_lines: tuple[str, ...]
     keep: str
     searches: tuple[str, ...]
+    own_range: str
+    deals: bool
     reads_by_key: bool
     tiles: tuple[tuple[int, str], ...]
     filled: tuple[tuple[int, int], ...]  # from how many tiles a multiprocessor on it is the faster one
