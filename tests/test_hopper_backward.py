@@ -136,7 +136,7 @@ def test_opcheck_finds_no_fault_with_the_flag_that_its_operators_take() -> None:
     variant = build_variant(find_spec("causal"), overrides={}, backend="hopper")
     q, k, v = (torch.randn(1, 2, 20, 16, dtype=torch.float16, requires_grad=True) for _ in range(3))
     for deterministic in (True, False):
-        torch.library.opcheck(variant.module.forward_operator, (q, k, v, False, deterministic))
+        torch.library.opcheck(variant.module.forward_operator, (q, k, v, deterministic))
 
 
 # A spill in the loop, or a wgmma that ptxas makes wait for the one before, costs a third of the speed.
