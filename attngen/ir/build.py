@@ -142,7 +142,7 @@ class _Builder:
         self.later: dict[str, Span] = {}
         self.errors: dict[tuple[Span, str], AttnGenError] = {}
         self.spans: dict[str, Span] = {}
-        self.reads: dict[Expr, Span] = {}
+        self.reads: dict[Expr, tuple[Span, ...]] = {}
         self.let_names: dict[Expr, str] = {}
         self.consts: dict[str, Scalar] = {}
         self.params: list[Param] = []
@@ -766,7 +766,7 @@ class _Builder:
         if len(sound) < len(indices):
             return None
         element = load(tensor.name, DTYPES[tensor.dtype], tuple(sound))
-        self.reads.setdefault(element, node.span)
+        self.reads.setdefault(element, tuple(part.span for part in node.indices))
         return element
 
     def _dot(self, node: ast.Call, frame: Frame) -> Expr | None:
