@@ -49,7 +49,7 @@ Sections and their lines:
     1641  Backward of wide heads on Hopper
     2102  Launch
     2587  Operators and the call
-    2790  Calls seen before
+    2793  Calls seen before
 """
 
 import copy
@@ -2587,7 +2587,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_292b3556ec7f_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_1d9d29405ac5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2731,11 +2731,14 @@ def float_param(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
         raise ValueError(
             f"{name}: expected what a float holds, got a larger {type(value).__name__}"
         ) from None
+    if not abs(number) <= 3.4028234663852886e38:  # float32's largest; not so of NaN
+        raise ValueError(f"{name}: expected a finite float32, got {number}")
+    return number
 
 
 def check_call(q, k, v, inputs, params, layout):
