@@ -545,6 +545,26 @@ def test_a_plan_begins_with_what_was_decided_and_keeps_every_line_under_its_head
     assert headings[-2:] == ["tiles", "backend"] and "key_loops" in headings
 
 
+@pytest.mark.parametrize(
+    ("line", "forward", "loops"),
+    [
+        ("mask = True", "online: in one pass; the weights of a row", "1 range, all of it without a mask,"),
+        (
+            "mask = causal",
+            "online: in one pass; the weights of a row",
+            "1 range, part of it without the mask,",
+        ),
+        ("mask = k % 3 == 0", "online: in one pass; the weights of a row", "1 range, queries"),
+        ("normalize = relu", "at once: in one pass; a weight is final", "1 range, all of it without a mask,"),
+        ("weight = max(weight - 0.1, 0.0)", "two passes: a first pass finds", "1 range, all of it"),
+    ],
+)
+def test_a_plan_says_how_and_what_is_masked(line: str, forward: str, loops: str, run: Run) -> None:
+    Path("one.attn").write_text(f"variant one\n{line}\n")
+    text = run("show", "one.attn", "--stage", "plan").out
+    assert f"\nforward: {forward}" in text and f"\nloops: keys in {loops}" in text
+
+
 def test_a_bench_on_a_cpu_runs_the_kernels_in_the_interpreter() -> None:
     # Without TRITON_INTERPRET in the environment, as above; else PyTorch would be held against itself.
     script = (

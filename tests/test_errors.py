@@ -15,9 +15,12 @@ from attngen.errors import (
     SpecSyntaxError,
     SpecValueError,
 )
-from attngen.ir.build import build
+from attngen.ir.build import build, prelude
 from attngen.ir.nodes import AttentionIR
+from attngen.ir.operators import BUILTINS
+from attngen.ir.scope import Function
 from attngen.source import Source
+from attngen.syntax.habits import FUNCTIONS
 from attngen.syntax.parse import parse, read_spec
 
 WRONG = sorted((Path(__file__).parent / "fixtures" / "specs").glob("*.txt"))
@@ -172,3 +175,24 @@ def test_hints_are_a_field_of_their_own() -> None:
     error = error_of("variant x\nmask = casual")
     assert error.hint == "did you mean 'causal'?"
     assert error.message == "unknown name 'casual'"
+
+
+def test_a_hint_offers_functions_that_there_are() -> None:
+    standard = {name for name, entity in prelude().items() if isinstance(entity, Function)}
+    assert standard | set(BUILTINS) >= FUNCTIONS >= set(BUILTINS) - {"bool"}
+    for name in FUNCTIONS:
+        assert error_of(f"variant x\nscore = score.{name}()").hint == f"write {name}(score)"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("float('-inf')", "-inf"), ('float("inf")', "inf"), ('float( "-Infinity" )', "-inf"), ('"-inf"', None)],
+)
+def test_infinity_in_quotes_is_a_word(text: str, hint: str | None) -> None:
+    found = error_of(f"variant x\nscore = where(causal, score, {text})").hint or ""
+    assert found == f"write {hint}" if hint else found.startswith("a spec has no strings")
+
+
+def test_a_def_that_takes_words_and_is_not_flex_attentions_has_its_arguments_renamed() -> None:
+    error = error_of("variant x\ndef f(b, h) = b + h")
+    assert isinstance(error, SpecErrors) and {e.hint for e in error.errors} == {"choose another name"}

@@ -255,6 +255,46 @@ def test_of_an_expression_that_no_line_holds_the_docstring_tells_what_it_reads(
     assert told in text and "..." not in text
 
 
+BRINGING = {
+    "an int input is never infinite": (
+        ("input slopes: float32[heads]", "input start: int32[batch]"),
+        "score - slopes[h] * abs(pos - start[b] - k)",
+        "slopes may bring -inf",
+    ),
+    "nor what chooses an element or a branch": (
+        ("input ids: int32[k_len]", "input t: float32[heads, 8]", "param c: float"),
+        "score + (t[h, ids[k]] if dist < c else 0.0)",
+        "t may bring -inf",
+    ),
+    "nor what is bounded": (
+        ("input a: float32[heads]", "input b_: float32[heads]"),
+        "score + tanh(a[h]) * b_[h]",
+        "b_ may bring -inf",
+    ),
+    "each of two": (
+        ("input a: float32[heads]", "input c: float32[heads]"),
+        "score / a[h] + log(c[h])",
+        "a or c may bring -inf",
+    ),
+    "the rows of a product": (
+        ("input x: float32[batch, heads, q_len, 8]", "input y: float32[batch, k_len, 8]"),
+        "score + dot(x[b, h, q], y[b, k])",
+        "x or y may bring -inf",
+    ),
+    "a constant": (
+        ("input t: float32[heads]",),
+        "score + (t[h] if k > 4 else -inf)",
+        "the score may be -inf",
+    ),
+}
+
+
+@pytest.mark.parametrize(("inputs", "score", "told"), list(BRINGING.values()), ids=list(BRINGING))
+def test_an_empty_row_is_blamed_on_what_can_bring_it(inputs: tuple[str, ...], score: str, told: str) -> None:
+    doc = " ".join(text_of(*inputs, f"score = {score}").split('"""')[1].split())
+    assert f"A row may be empty, since {told}. It gives" in doc
+
+
 def test_the_docstring_derives_the_loop_bounds_from_the_mask() -> None:
     doc = text_of("mask = 0 <= dist < 9").split('"""')[1]
     expected = """

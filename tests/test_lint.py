@@ -142,9 +142,10 @@ def test_what_an_input_decides_may_leak_only_where_the_mask_itself_is_causal() -
         ("heads", "b * 2 + 1", "wrong-heads"),
         ("k_len", "b", "wrong-length"),
         ("heads", "0", None),
+        ("batch", "0", "wrong-batch"),
         ("k_len", "order[q]", None),
         ("rows", "q", None),
-        ("64", "q", None),
+        ("64", "clamp(q, 0, 63)", None),
     ],
 )
 def test_an_index_of_another_dimension(dim: str, index: str, code: str | None) -> None:
@@ -153,25 +154,151 @@ def test_an_index_of_another_dimension(dim: str, index: str, code: str | None) -
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "index", "right"),
     [
-        ("input len: int32[batch]\nmask = k < len[h]", "len[h] -> len[b]"),
-        ("input w: float32[heads]\nscore = score + w[b]", "w[b] -> w[h]"),
-        ("input w: float32[heads]\nlet bias = 2 * w[h_kv]\nscore = score + bias", "w[h_kv] -> w[h]"),
-        ("input t: float32[k_len, 4]\nscore = score + t[q, 1]", "t[q, 1] -> t[pos, 1]"),
-        (
-            "input t: float32[8, q_len]\nscore = score + t[min(k, 7), pos]",
-            "t[min(k, 7), pos] -> t[min(k, 7), q]",
-        ),
-        ("input w: float32[heads]\nscore = score + w[b * 2]", "w[b * 2] -> "),
+        ("input len: int32[batch]\nmask = k < len[h]", "h", "len[b]"),
+        ("input len: int32[batch]\nmask = k < len[0]", "0", "len[b]"),
+        ("input keep: bool[batch, k_len]\nmask = keep[0, k]", "0", "keep[b, k]"),
+        ("input w: float32[heads]\nscore = score + w[b]", "b", "w[h]"),
+        ("input w: float32[heads]\nlet bias = 2 * w[h_kv]\nscore = score + bias", "h_kv", "w[h]"),
+        ("input w: float32[heads]\nweight = weight * w[h_kv]", "h_kv", "w[h]"),
+        ("input w: float32[kv_heads]\nnormalize = sigmoid(w[h])", "h", "w[h_kv]"),
+        ("input t: float32[k_len, 4]\nscore = score + t[q, 1]", "q", "t[pos, 1]"),
+        ("input t: float32[8, q_len]\nscore = score + t[min(k, 7), pos]", "pos", "t[min(k, 7), q]"),
+        ("input w: float32[heads]\nscore = score + w[b * 2]", "b * 2", None),
+        ("input t: float32[heads, 32]\nscore = score + t[q - k, h]", "q - k", "t[h, q - k]"),
+        ("input t: float32[heads, batch]\nscore = score + t[b * 2, h]", "b * 2", "t[h, b * 2]"),
     ],
 )
-def test_a_wrong_index_is_underlined_alone_and_the_right_one_written(text: str, shown: str) -> None:
-    read, _, right = shown.partition(" -> ")
-    (found,) = lints(f"variant v\n{text}\n")
+def test_a_wrong_index_is_underlined_alone_and_the_right_one_written(
+    text: str, index: str, right: str | None
+) -> None:
+    found = lints(f"variant v\n{text}\n")[0]
+    assert found.code.startswith("wrong-")
     line = text.splitlines()[found.span.line - 2]
-    assert line[found.span.column - 1 : found.span.end_column - 1] == read
-    assert f"runs over it: write {right} (" in found.message if right else "write" not in found.message
+    assert line[found.span.column - 1 : found.span.end_column - 1] == index
+    assert f"runs over it: write {right}" in found.message if right else "write" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("dim", "index", "example"),
+    [
+        ("heads", "q - k", "with heads = 2, at q = 0 and k = 1 it is -1, before its 2 elements"),
+        ("heads", "abs(q - k)", "with heads = 2, at q = 0 and k = 2 it is 2, beyond its 2 elements"),
+        ("kv_heads", "h + 1", "with kv_heads = 1, at h = 0 it is 1, beyond its one element"),
+        ("q_len", "pos - 1", "with q_len = 1, k_len = 1, at q = 0 it is -1, before its one element"),
+        ("k_len", "q // 2", "with q_len = 1 and k_len = 4, q = 0 stands at pos = 3"),
+        ("kv_heads", "h // 2", None),
+        ("heads", "q - n[b]", None),
+    ],
+)
+def test_the_example_of_a_wrong_index_is_computed(dim: str, index: str, example: str | None) -> None:
+    text = f"variant v\ninput n: int32[batch]\ninput a: float32[{dim}]\nscore = score + a[{index}]\n"
+    (found,) = (one for one in lints(text) if one.code != "unused-name")
+    assert found.message.endswith(f"({example})" if example else "runs over it")
+
+
+@pytest.mark.parametrize(
+    ("size", "mask", "index", "told"),
+    [
+        (32, "0 <= dist <= 32", "dist", "which is 32 at q = 32, k = 0 (q_len = 33, k_len = 33), one beyond"),
+        (32, "causal", "min(dist, 32)", "which is 32 at q = 32, k = 0 (q_len = 33, k_len = 33), one beyond"),
+        (
+            64,
+            "band(32, 31)",
+            "31 - dist",
+            "which is -1 at q = 32, k = 0 (q_len = 33, k_len = 33), one before",
+        ),
+        (32, "causal", "dist + 40", "never one of its 32 elements (0 to 31): it is 40 at q = 0, k = 0"),
+        (
+            32,
+            "0 <= dist <= 32",
+            "dist + 40",
+            "never one of its 32 elements (0 to 31): it is 40 at q = 0, k = 0",
+        ),
+        (8, "causal", "8", "never one of its 8 elements (0 to 7): it is 8 at"),
+        (8, "causal and k < n", "min(k, n) + 4", None),  # a call may give another n
+        (32, "0 <= dist < 32", "dist", None),
+        (32, "causal", "dist", None),  # far distances share the last element
+        (32, "True", "dist + 40", None),
+        (64, "band(32, 32)", "clamp(dist + 32, 0, 63)", None),
+        (32, "causal", "flags[k] + 40", None),
+        (1, "causal", "h", None),
+    ],
+)
+def test_a_table_that_is_one_element_short_or_never_met(
+    size: int, mask: str, index: str, told: str | None
+) -> None:
+    text = (
+        f"variant v\nparam n: int = 4\ninput flags: int32[k_len]\ninput t: float32[{size}]\n"
+        f"score = score + t[{index}]\nmask = {mask}\n"
+    )
+    found = [one for one in lints(text) if one.code == "clamped-index"]
+    assert len(found) == (told is not None)
+    assert all(told in one.message and one.span.column == len("score = score + t[") + 1 for one in found)
+
+
+@pytest.mark.parametrize("score", ["where(dist < 32, t[dist], 0.0)", "t[dist] if dist < 32 else 0.0"])
+def test_a_table_that_a_conditional_holds_back_is_read_inside(score: str) -> None:
+    text = f"variant v\ninput t: float32[32]\nscore = score + ({score})\nmask = 0 <= dist <= 32\n"
+    assert codes(text) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("mask = a[k] > 0.0", "through the mask"),
+        ("score = score + floor(a[k])", "through int(), floor, a comparison or an index"),
+        ("score = score + t[int(a[k])]", "through int(), floor, a comparison or an index"),
+        ("score = where(a[k] > 0.0, score, 2.0)", "through int(), floor, a comparison or an index"),
+        ("score = score + a[k]\nmask = a[k] > 0.0", None),
+        ("weight = weight * a[k]", None),
+        ("sink = a[h]", None),
+        ("scale = a[h]", None),
+        ("normalize = sigmoid(a[h])", None),
+    ],
+)
+def test_a_gradient_that_is_always_zero(line: str, why: str | None) -> None:
+    dim = "heads" if "a[h]" in line else "k_len"
+    text = f"variant v\ninput a: float32[{dim}] grad\ninput t: float32[9]\n{line}\n"
+    found = [one.message for one in lints(text) if one.code == "dead-gradient"]
+    assert found == (
+        [f"input 'a' is read only {why}: its gradient is always 0, and 'grad' can go"] if why else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "mask", "write"),
+    [
+        ("where(causal, score, -inf)", None, "mask = causal"),
+        ("score if causal else -inf", None, "mask = causal"),
+        ("score + where(dist < 8, 0.0, -inf)", "causal", "mask = ... and dist < 8"),
+        ("where(k % 2 == 0 or k < 4, score, -inf)", "causal", "mask = ... and (k % 2 == 0 or k < 4)"),
+        ("where(dist < 0, -inf, where(dist < 8, score, -inf))", None, "mask = causal and dist < 8"),
+        ("where(causal, score, -inf)", "causal and dist < 8", None),
+        ("where(score > 3.0, score, -inf)", None, None),  # which no mask can say
+        ("where(score > 3.0, -inf, score)", None, None),
+        ("max(where(causal, score, -inf), -3.0)", None, None),
+        ("where(causal, score, -1.0)", None, None),
+    ],
+)
+def test_a_score_that_does_the_mask_s_work(score: str, mask: str | None, write: str | None) -> None:
+    text = f"variant v\nscore = {score}\n" + (f"mask = {mask}\n" if mask else "")
+    found = [one.message for one in lints(text) if one.code == "masking-score"]
+    assert [one.rpartition("write ")[2] for one in found] == ([write] if write else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "fires"),
+    [
+        ("scale = 0.0", True),
+        ("scale = 0\nscore = score + dist", True),
+        ("scale = 0\nscore = -abs(dist)", False),
+        ("param s: float = 0.0\nscale = s", False),
+    ],
+)
+def test_a_scale_of_zero(text: str, fires: bool) -> None:
+    assert codes(f"variant v\n{text}\n") == (["zero-scale"] if fires else [])
 
 
 def test_a_standard_word_redefined() -> None:

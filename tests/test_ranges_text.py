@@ -47,6 +47,17 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, torch.Tensor]]] = {
         ("input prefix: int32[batch]", "mask = causal or k < prefix[b]"),
         {"prefix": torch.tensor([LENGTH // 4], dtype=torch.int32)},
     ),
+    "prefix and length": (
+        (
+            "input prefix: int32[batch]",
+            "input used: int32[batch]",
+            "mask = (causal or k < prefix[b]) and k < used[b]",
+        ),
+        {
+            "prefix": torch.tensor([LENGTH // 4], dtype=torch.int32),
+            "used": torch.tensor([LENGTH * 3 // 4], dtype=torch.int32),
+        },
+    ),
 }
 
 
@@ -60,6 +71,16 @@ def test_the_picture_shows_what_the_mask_keeps(name: str) -> None:
     some, every = tiles.any(2), tiles.all(2)
     letters = [["#" if every[n, m] else "+" if some[n, m] else "." for m in range(16)] for n in range(16)]
     assert drawn(ranges(ir)) == ["".join(row) for row in letters]
+
+
+@pytest.mark.parametrize("order", [("prefix", "used"), ("used", "prefix")])
+def test_numbers_that_a_call_gives_differ_and_show_every_kind_of_tile(order: tuple[str, str]) -> None:
+    declared = [f"input {name}: int32[batch]" for name in order]
+    text = ranges(ir_of(*declared, "mask = (causal or k < prefix[b]) and k < used[b]"))
+    given = dict(zip(order, (256, 768) if order[0] == "prefix" else (768, 256), strict=True))
+    assert f"({', '.join(f'{name} {given[name]}' for name in order)}):" in text
+    assert set("".join(drawn(text))) == set(".+#")
+    assert re.search(r"^        masked: key tiles? ", text, re.MULTILINE)
 
 
 def test_the_tile_in_words_is_the_one_in_the_picture() -> None:

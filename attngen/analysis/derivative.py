@@ -9,6 +9,11 @@ NaN derivative inside a branch that was not chosen never meets the rest.
 
 At points without a derivative: abs' is 0 at 0, clamp' is 1 at its bounds, ties of min and max give one half
 to each, ``floor`` and ``int()`` and comparisons give none.
+
+Two quotients of calculus are 0 / 0 in float32 and not in the reals, and are cancelled as they arise:
+
+    sqrt(sigmoid(x))   ->   0.5 * sqrt(sigmoid(x)) * (1.0 - sigmoid(x))   sigmoid(-104.0) is 0
+    log(sigmoid(x))    ->   sigmoid(-x)                                   spelled out by ir.operators
 """
 
 from __future__ import annotations
@@ -59,6 +64,35 @@ def _neg(x: Expr) -> Expr:
     return simple(Op.NEG, x)
 
 
+def _scaled(d: Expr, y: Expr) -> Expr:
+    """``d * y``, without the divisions by ``y`` or its root: ``y`` may be a 0 that is none in the reals."""
+    cancelled = _cancelled(d, y)
+    return _mul(d, y) if cancelled is None else cancelled
+
+
+def _cancelled(d: Expr, y: Expr) -> Expr | None:
+    """``d * y`` without the division of ``d`` by ``y`` or its root, None where there is none."""
+    if d.op is Op.NEG:
+        inner = _cancelled(d.args[0], y)
+        return None if inner is None else _neg(inner)
+    if d.op is Op.MUL:
+        for this, other in (d.args, d.args[::-1]):
+            inner = _cancelled(this, y)
+            if inner is not None:
+                return _mul(inner, other)
+    if d.op is Op.DIV:
+        x, divisor = d.args
+        if divisor is y:
+            return x
+        if divisor.op is Op.SQRT and divisor.args[0] is y:
+            return _mul(x, divisor)
+        if divisor.op is Op.MUL and y in divisor.args:
+            return _div(x, divisor.args[1] if divisor.args[0] is y else divisor.args[0])
+        inner = _cancelled(x, y)
+        return None if inner is None else _div(inner, divisor)
+    return None
+
+
 def _where(condition: Expr, chosen: Expr, other: Expr) -> Expr:
     return simple(Op.WHERE, condition, chosen, other)
 
@@ -107,6 +141,29 @@ def _conditional(node: Expr, d: Expr) -> tuple[Part | None, ...]:
     return None, Part(d, (condition,)), Part(d, (simple(Op.NOT, condition),))
 
 
+def _sigmoid(node: Expr, d: Expr) -> tuple[Part | None, ...]:
+    slope, cancelled = _sub(_ONE, node), _cancelled(d, node)
+    return (Part(_mul(d, _mul(node, slope)) if cancelled is None else _mul(cancelled, slope)),)
+
+
+def _soft_step(node: Expr) -> tuple[Expr, Expr] | None:
+    """``(x, derivative)`` of ``log(sigmoid(x))`` and ``softplus(x)``, which the language spells out.
+
+    min(x, 0.0) - log(1.0 + exp(-abs(x)))   ->   sigmoid(-x)
+    max(x, 0.0) + log(1.0 + exp(-abs(x)))   ->   sigmoid(x)
+    """
+    if node.op not in (Op.ADD, Op.SUB):
+        return None
+    bend, curve = node.args
+    if bend.op is not (Op.MAX if node.op is Op.ADD else Op.MIN) or bend.args[1] is not _ZERO:
+        return None
+    x = bend.args[0]
+    fading = simple(Op.EXP, _neg(simple(Op.ABS, x)))
+    if curve is not simple(Op.LOG, _add(_ONE, fading)):
+        return None
+    return x, simple(Op.SIGMOID, x if node.op is Op.ADD else _neg(x))
+
+
 def _sign(x: Expr) -> Expr:
     return _where(_less(_ZERO, x), _ONE, _where(_less(x, _ZERO), const(-1.0), _ZERO))
 
@@ -118,12 +175,12 @@ PARTIALS: dict[Op, Row] = {
     Op.DIV: _divide,
     Op.NEG: _unary(lambda d, node, x: _neg(d)),
     Op.ABS: _unary(lambda d, node, x: _mul(d, _sign(x))),
-    Op.EXP: _unary(lambda d, node, x: _mul(d, node)),
+    Op.EXP: _unary(lambda d, node, x: _scaled(d, node)),
     Op.LOG: _unary(lambda d, node, x: _div(d, x)),
     Op.SQRT: _unary(lambda d, node, x: _div(_mul(d, _HALF), node)),
     Op.RSQRT: _unary(lambda d, node, x: _div(_mul(_mul(d, const(-0.5)), node), x)),
     Op.TANH: _unary(lambda d, node, x: _mul(d, _sub(_ONE, _mul(node, node)))),
-    Op.SIGMOID: _unary(lambda d, node, x: _mul(d, _mul(node, _sub(_ONE, node)))),
+    Op.SIGMOID: _sigmoid,
     Op.SIN: _unary(lambda d, node, x: _mul(d, simple(Op.COS, x))),
     Op.COS: _unary(lambda d, node, x: _neg(_mul(d, simple(Op.SIN, x)))),
     Op.FLOOR: lambda node, d: (None,),
@@ -158,6 +215,12 @@ def gradients(root: Expr, wrt: Sequence[Expr]) -> dict[Expr, Expr]:
         if node in wrt:
             result[node] = simplify(_guarded(total))
         if not node.args or node.op in (Op.LOAD, Op.DOT):
+            continue
+        step = _soft_step(node)
+        if step is not None:
+            x, slope = step
+            if x in reaching:
+                parts[x].append(Part(_mul(total.value, slope), total.guard))
             continue
         for arg, share in zip(node.args, PARTIALS[node.op](node, total.value), strict=True):
             if share is not None and arg in reaching:

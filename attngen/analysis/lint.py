@@ -15,8 +15,15 @@ from collections.abc import Callable, Iterator
 from attngen.analysis.lints.finding import Lint
 from attngen.analysis.lints.indices import wrong_index
 from attngen.analysis.lints.masks import blind_rows, empty_rows, future_keys, redundant_clauses
-from attngen.analysis.lints.names import shadowed_names, unused_names
-from attngen.analysis.lints.scores import unbounded_exp, unbounded_product, zero_divisors
+from attngen.analysis.lints.names import dead_gradients, shadowed_names, unused_names
+from attngen.analysis.lints.scores import (
+    masking_scores,
+    unbounded_exp,
+    unbounded_product,
+    zero_divisors,
+    zero_scale,
+)
+from attngen.analysis.lints.tables import clamped_index
 from attngen.ir.nodes import AttentionIR
 
 __all__ = ["LINTS", "Lint", "lint"]
@@ -34,8 +41,12 @@ LINTS: tuple[Callable[[AttentionIR], Iterator[Lint]], ...] = (
     future_keys,
     redundant_clauses,
     wrong_index,
+    clamped_index,
     shadowed_names,
     unused_names,
+    dead_gradients,
+    masking_scores,
+    zero_scale,
     unbounded_exp,
     unbounded_product,
     zero_divisors,

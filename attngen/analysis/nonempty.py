@@ -19,7 +19,7 @@ from attngen.analysis.magnitude import magnitude
 from attngen.analysis.simplify import simplify
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Op, const, leaves, postorder, substitute, word
 
-_LARGEST_PRODUCT = 2.0**64
+LARGEST_PRODUCT = 2.0**64
 _MOST_NODES = 500  # of a score that is looked at key by key
 _LEAST_SCORE = -(2.0**126)  # times log2(e), which the kernels compute with, it is still a float32
 
@@ -53,7 +53,7 @@ def nonempty(ir: AttentionIR) -> Nonempty | MaybeEmpty:
     if ir.sink is not None and is_finite(Values(dtypes).of(ir.sink)):
         return Nonempty(None, Sizes.ANY)
     scale = Values(dtypes).of(ir.scale)
-    most = max(abs(scale.lo), abs(scale.hi)) * _LARGEST_PRODUCT
+    most = max(abs(scale.lo), abs(scale.hi)) * LARGEST_PRODUCT
     products = Interval(-most, most, scale.may_nan)  # a NaN is no empty row: it stays NaN
     is_kept = False
     for key, sizes in _candidates(has_sink=ir.sink is not None):
@@ -63,12 +63,12 @@ def nonempty(ir: AttentionIR) -> Nonempty | MaybeEmpty:
         is_kept = True
         if len(postorder(score)) > _MOST_NODES:
             break
-        if _is_above(score, Values(dtypes, {SCORE: products}).of(score)):
+        if is_above(score, Values(dtypes, {SCORE: products}).of(score)):
             return Nonempty(key, sizes)
     return MaybeEmpty(by_score=is_kept)
 
 
-def _is_above(score: Expr, known: Interval) -> bool:
+def is_above(score: Expr, known: Interval) -> bool:
     """Whether a score, in either base, is never -inf."""
     bound = magnitude(score)
     capped = bound is not None and not any(leaves(bound, op=Op.LOAD))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from attngen.analysis.block_range import Bound
 from attngen.analysis.pieces import known_value
 from attngen.analysis.simplify import simplify_ir
 from attngen.emit.derivation import derivation
-from attngen.ir.nodes import BEYOND, SEARCHES, TRUE, AttentionIR, Expr, Op, leaves, postorder
+from attngen.ir.nodes import BEYOND, SEARCHES, TRUE, AttentionIR, Expr, Op, Param, leaves, postorder
 from attngen.ir.printer import print_clauses
 from attngen.ir.types import Type
 from attngen.plan.loops import Loops
@@ -17,7 +17,7 @@ from attngen.plan.plan import loops_of
 
 _TILES = 16  # on each side of the example
 _LENGTHS = (1024, 4096, 16384, 65536)  # the example has the shortest that holds the mask's numbers twice
-_SHOWN = 3  # the tile of queries that is told in words
+_SHOWN = 3  # the tile of queries that is told in words, unless another one has more kinds of tiles
 _PARTS = 4  # of what is sorted
 _SKIPPED, _MASKED, _FREE, _OPEN = ".", "+", "#", "?"
 
@@ -61,13 +61,15 @@ def _example(ir: AttentionIR, loops: Loops) -> Iterator[str]:
     longest = max((n for n in numbers if n < _LENGTHS[-1]), default=0)
     length = next((n for n in _LENGTHS if n >= 2 * longest), _LENGTHS[-1])
     tile = length // _TILES
-    rows = [_Row(ir, length, tile, n) for n in range(_TILES)]
-    shown = rows[_SHOWN]
+    given, rows = _most_telling(ir, loops, length, tile)
+    kinds = [len(set(row.letters(loops))) for row in rows]
+    number = _SHOWN if kinds[_SHOWN] == max(kinds) else kinds.index(max(kinds))
+    shown = rows[number]
     sizes = f"{length} queries and {length} keys in tiles of {tile}, batch 0, head 0"
-    yield f"For example {sizes}{_given(ir, length)}:"
+    yield f"For example {sizes}{_given(ir, given)}:"
     yield ""
     first = shown.words["q_first"]
-    yield f"    queries {first}..{first + tile - 1} (tile {_SHOWN})"
+    yield f"    queries {first}..{first + tile - 1} (tile {number})"
     for one in loops.ranges:
         yield f"        can keep keys in {shown.interval(one.possible)}"
         if one.certain is not None:
@@ -94,33 +96,61 @@ _LEGEND = {
 }
 
 
-def _given(ir: AttentionIR, length: int) -> str:
+def _most_telling(
+    ir: AttentionIR, loops: Loops, length: int, tile: int
+) -> tuple[Mapping[str, int], list[_Row]]:
+    """What the call gives, and the rows of the drawing: of two drawings, the one with more kinds of tiles."""
+    found = []
+    for given in _values(ir, length):
+        rows = [_Row(ir, given, length, tile, n) for n in range(_TILES)]
+        kinds = {letter for row in rows for letter in row.letters(loops)}
+        found.append((len(kinds), given, rows))
+    _, given, rows = max(found, key=lambda one: one[0])  # the first of equals
+    return given, rows
+
+
+def _values(ir: AttentionIR, length: int) -> Iterator[Mapping[str, int]]:
+    """Numbers for what the mask reads and a call gives: all different, rising and falling.
+
+    Equal ones would hide what one does beside another: ``k < prefix[b]`` under ``k < used[b]``.
+    """
+    read = {str(node.value) for op in (Op.LOAD, Op.PARAM) for node in leaves(ir.mask, op=op)}
+    names = [i.name for i in ir.inputs if i.dtype.startswith("int") and not i.sorted and i.name in read]
+    names += [p.name for p in ir.params if p.default is None and p.type is not Type.BOOL and p.name in read]
+    if len(names) < 2:
+        yield dict.fromkeys(names, length // _PARTS)
+        return
+    spread = [length * (2 * n + 1) // (2 * len(names)) for n in range(len(names))]
+    yield dict(zip(names, spread, strict=True))
+    yield dict(zip(names, reversed(spread), strict=True))
+
+
+def _given(ir: AttentionIR, given: Mapping[str, int]) -> str:
     """What the example takes for inputs and params."""
     read = {str(node.value) for op in (Op.LOAD, Op.PARAM) for node in leaves(ir.mask, op=op)}
-    given = [f"{i.name} in {_PARTS} equal runs" for i in ir.inputs if i.sorted and i.name in read]
-    others = [i.name for i in ir.inputs if i.dtype.startswith("int") and not i.sorted and i.name in read]
-    given += [f"{name} {length // _PARTS}" for name in others]
-    given += [f"{p.name} {_param(p.default, length)}" for p in ir.params if p.name in read]
-    return f" ({', '.join(given)})" if given else ""
+    told = [f"{i.name} in {_PARTS} equal runs" for i in ir.inputs if i.sorted and i.name in read]
+    told += [f"{i.name} {given[i.name]}" for i in ir.inputs if i.name in given]
+    told += [f"{p.name} {_param(p, given)}" for p in ir.params if p.name in read]
+    return f" ({', '.join(told)})" if told else ""
 
 
-def _param(default: object, length: int) -> int | bool | None:
-    if isinstance(default, bool | int):
-        return default
-    return length // _PARTS if default is None else None
+def _param(one: Param, given: Mapping[str, int]) -> int | bool | None:
+    return one.default if isinstance(one.default, bool | int) else given.get(one.name)
 
 
 class _Row:
     """One tile of queries of the example, and what expressions are there."""
 
-    def __init__(self, ir: AttentionIR, length: int, tile: int, number: int) -> None:
+    def __init__(
+        self, ir: AttentionIR, given: Mapping[str, int], length: int, tile: int, number: int
+    ) -> None:
         first = number * tile
         self._ir, self._length, self._tile = ir, length, tile
         self.words = {"q_first": first, "q_last": first + tile - 1, "q_len": length, "k_len": length}
         self.words |= {"b": 0, "h": 0, "h_kv": 0}
-        self._params = {p.name: _param(p.default, length) for p in ir.params}
+        self._given = given
+        self._params = {p.name: _param(p, given) for p in ir.params}
         self._sorted = {i.name for i in ir.inputs if i.sorted}
-        self._ints = {i.name for i in ir.inputs if i.dtype.startswith("int")}
 
     def interval(self, bound: Bound) -> str:
         low, high = self._ends(bound)
@@ -171,7 +201,7 @@ class _Row:
     def _read(self, name: str, index: bool | int | None) -> int | None:
         if name in self._sorted and index is not None:
             return min(max(index, 0), self._length - 1) * _PARTS // self._length
-        return self._length // _PARTS if name in self._ints and name not in self._sorted else None
+        return self._given.get(name)
 
     def _found(self, node: Expr, value: bool | int | None) -> int | None:
         if value is None:

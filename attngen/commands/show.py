@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from attngen.commands.common import Backend
-from attngen.ir.nodes import AttentionIR, Expr
+from attngen.ir.nodes import TRUE, AttentionIR, Expr
 from attngen.ir.types import Scalar
 from attngen.source import Source, Span
 
@@ -45,17 +45,27 @@ def plan_text(plan: Plan, ir: AttentionIR) -> str:
     """A plan: a few lines on what was decided, then all of it."""
     lines = [
         f"back end: {plan.backend.name}: {plan.backend.reason}",
-        f"forward: {plan.weights.forward.value}",
-        f"loops: keys in {_loops(plan.key_loops)}, queries in {_loops(plan.query_loops)}",
+        f"forward: {plan.weights.forward.value}: {_FORWARD[plan.weights.forward.value]}",
+        f"loops: keys in {_loops(plan.key_loops, plan.ir)}, queries in {_loops(plan.query_loops, plan.ir)}",
     ]
     return "\n".join([*lines, "", tree(plan, ir)])
 
 
-def _loops(loops: Loops) -> str:
+#: What the plan's word for the forward means; ``plan.weights.Forward`` says which variants take which.
+_FORWARD = {
+    "online": "in one pass; the weights of a row are final at its end, by a factor",
+    "two passes": "a first pass finds each row's log-sum-exp, a second one its weights",
+    "at once": "in one pass; a weight is final as soon as its score is, without a sum over its row",
+}
+
+
+def _loops(loops: Loops, ir: AttentionIR) -> str:
     if loops.picks is not None:
         return "tiles that are looked at first"
     count = len(loops.ranges)
     text = f"{count} range{'s' * (count > 1)}"
+    if ir.mask is TRUE:
+        return f"{text}, all of it without a mask"
     return f"{text}, part of it without the mask" if loops.has_interior else text
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from attngen.analysis.emptied import bringers
 from attngen.analysis.facts import Facts, Inside
 from attngen.analysis.nonempty import MaybeEmpty, Sizes
-from attngen.ir.nodes import AttentionIR, Expr, Op, leaves, postorder
+from attngen.ir.nodes import AttentionIR, Expr, Op, leaves
 from attngen.ir.printer import print_expr
 from attngen.plan.plan import Plan
 from attngen.plan.weights import Forward
@@ -26,9 +27,7 @@ def _rows(plan: Plan) -> Iterator[str]:
     ir, proof = plan.ir, plan.facts.nonempty
     if isinstance(proof, MaybeEmpty):
         lse = "lse = -inf" if ir.sink is None else "lse = the sink's logit"
-        lacks = (
-            f"{_readers(ir)} may bring -inf" if proof.by_score else "no one key passes the mask in every row"
-        )
+        lacks = _brought(ir) if proof.by_score else "no one key passes the mask in every row"
         yield f"A row may be empty, since {lacks}. It gives out = 0 and {lse}."
         return
     if proof.key is None:
@@ -54,12 +53,10 @@ def _guards(plan: Plan, sizes: Sizes) -> str:
     return "Triton's forward guards the division by the row's sum only otherwise, Gluon's always."
 
 
-def _readers(ir: AttentionIR) -> str:
-    """What the score reads that a call may fill with anything."""
-    names = (
-        str(node.value) for node in postorder(ir.scale, ir.final_score) if node.op in (Op.LOAD, Op.PARAM)
-    )
-    return " or ".join(dict.fromkeys(names)) or "the score"
+def _brought(ir: AttentionIR) -> str:
+    """What a call may fill so that a score is -inf, where it is not so of itself."""
+    names = " or ".join(bringers(ir))
+    return f"{names} may bring -inf" if names else "the score may be -inf"
 
 
 def _bound(plan: Plan) -> Iterator[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
+from math import isfinite
 
 from attngen import resources
 from attngen.errors import (
@@ -64,6 +65,7 @@ from attngen.ir.vectors import Misfit, pair_misfit, vector_misfit
 from attngen.ir.verify import MAX_NODES, verify
 from attngen.source import Source, Span
 from attngen.syntax import ast
+from attngen.syntax.habits import flex_hint
 from attngen.syntax.parse import CLAUSES, parse_statements
 
 MAX_STEPS = 50_000
@@ -81,6 +83,9 @@ _OTHER_NAMES = {
     "batch_idx": "an index of the batch is b",
     "h_idx": "a head's index is h",
     "head_idx": "a head's index is h",
+    "None": "there is no None: leave the line out",
+    "true": "write True",
+    "false": "write False",
 }
 
 _HEAD_WORDS = ("b", "h", "h_kv")
@@ -138,7 +143,7 @@ class _Builder:
         self.later: dict[str, Span] = {}
         self.errors: dict[tuple[Span, str], AttnGenError] = {}
         self.spans: dict[str, Span] = {}
-        self.reads: dict[Expr, Span] = {}
+        self.reads: dict[Expr, tuple[Span, ...]] = {}
         self.let_names: dict[Expr, str] = {}
         self.consts: dict[str, Scalar] = {}
         self.params: list[Param] = []
@@ -276,6 +281,9 @@ class _Builder:
                     f"param '{name}' is an int32; {default} does not fit",
                     statement.default.span,
                 )
+        if type(default) is float and not isfinite(default):
+            problem, place = f"param '{name}' is a finite number; {default} is none", statement.default
+            self.error(SpecValueError, problem, place.span if place else statement.span)
         self._declare(
             statement.name, "param", Value("param", param(name, kind) if kind else None, statement.name.span)
         )
@@ -368,8 +376,14 @@ class _Builder:
 
     def _def(self, statement: ast.Def) -> None:
         seen: set[str] = set()
+        hint = flex_hint(statement.name.text, [argument.text for argument in statement.params])
+        words = [argument for argument in statement.params if hint and argument.text in WORDS]
+        if words:
+            names = _listed(list(dict.fromkeys(word.text for word in words)))
+            message = f"{names} {'are words' if ' ' in names else 'is a word'} of the language"
+            self.error(SpecNameError, message, words[0].span, hint)
         for argument in statement.params:
-            why = reserved(argument.text)
+            why = None if argument in words else reserved(argument.text)
             if argument.text in seen:
                 why = f"the argument '{argument.text}' stands twice"
             if why:
@@ -756,7 +770,7 @@ class _Builder:
         if len(sound) < len(indices):
             return None
         element = load(tensor.name, DTYPES[tensor.dtype], tuple(sound))
-        self.reads.setdefault(element, node.span)
+        self.reads.setdefault(element, tuple(part.span for part in node.indices))
         return element
 
     def _dot(self, node: ast.Call, frame: Frame) -> Expr | None:
@@ -973,6 +987,12 @@ def _plain(given: object) -> Scalar | None:
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     close = get_close_matches(name, list(known), 1)
     return f"did you mean '{close[0]}'?" if close else None
+
+
+def _listed(names: list[str]) -> str:
+    """'a', 'b' and 'c'."""
+    quoted = [f"'{name}'" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 def _a(kind: Type) -> str:

@@ -353,7 +353,8 @@ class AttentionIR:
     where the spec leaves the weights as they are. ``names`` says what the spec called a subexpression
     (``let``), for readable output; ``spans`` says where a part stands: keys are "scale", "mask",
     "normalize", "weight", "sink", "dropout", "score[0]", ..., "input NAME", "param NAME", "variant"; and
-    ``reads`` where an input's element is first read. None of the three takes part in equality.
+    ``reads`` where the indices stand with which an input's element is first read. None of the three takes
+    part in equality.
     """
 
     name: str
@@ -371,7 +372,7 @@ class AttentionIR:
     doc: str = ""
     names: Mapping[Expr, str] = field(default_factory=dict, compare=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False)
-    reads: Mapping[Expr, Span] = field(default_factory=dict, compare=False)
+    reads: Mapping[Expr, tuple[Span, ...]] = field(default_factory=dict, compare=False)
 
     @property
     def final_score(self) -> Expr:

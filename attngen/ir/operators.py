@@ -3,6 +3,7 @@
     score / 2         →  (/ score 2.0)                   an int meets a float
     dist ** 3         →  (* (* dist dist) dist)          a power of a small constant
     pos % 1.5         →  (- x (* (floor (/ x 1.5)) 1.5)) with x = float(pos)
+    log(sigmoid(x))   →  (- (min x 0.0) (log (+ 1.0 (exp (- (abs x))))))  finite where sigmoid(x) is 0
 
 Each function takes finished operands and raises ``Mistake`` or ``fold.FoldError``; places are build.py's.
 """
@@ -176,6 +177,17 @@ def _float_function(op: Op) -> Callable[..., Expr]:
     return lambda x: folded(op, as_float(x, f"'{op.value}'"))
 
 
+def _log(x: Expr) -> Expr:
+    """The logarithm; of a sigmoid, which float32 rounds to 0 from -104 on, in the form that stays finite."""
+    x = as_float(x, "'log'")
+    if x.op is not Op.SIGMOID:
+        return folded(Op.LOG, x)
+    (inner,) = x.args
+    fading = folded(Op.EXP, folded(Op.NEG, folded(Op.ABS, inner)))
+    rest = folded(Op.LOG, folded(Op.ADD, const(1.0), fading))
+    return folded(Op.SUB, folded(Op.MIN, inner, const(0.0)), rest)
+
+
 def _extreme(op: Op) -> Callable[..., Expr]:
     def fold_left(*args: Expr) -> Expr:
         return reduce(lambda x, y: folded(op, *_alike((x, y), f"'{op.value}'")), args)
@@ -211,8 +223,9 @@ BUILTINS: dict[str, tuple[int, int | None, Callable[..., Expr]]] = {
     "clamp": (3, 3, _clamp),
     **{
         op.value: (1, 1, _float_function(op))
-        for op in (Op.EXP, Op.LOG, Op.SQRT, Op.RSQRT, Op.TANH, Op.SIGMOID, Op.SIN, Op.COS)
+        for op in (Op.EXP, Op.SQRT, Op.RSQRT, Op.TANH, Op.SIGMOID, Op.SIN, Op.COS)
     },
+    "log": (1, 1, _log),
     "floor": (1, 1, _floor),
     "where": (3, 3, lambda c, x, y: choose(c, x, y, "'where'")),
     "dot": (2, 2, lambda x, y: make(Op.DOT, x, y)),

@@ -24,7 +24,13 @@ from attngen.source import Source, Span
 from attngen.syntax import ast
 from attngen.syntax.ast import MAX_DEPTH
 from attngen.syntax.docstring import decode_docstring
-from attngen.syntax.habits import attribute_hint, augmented_hint, chained_index_hint
+from attngen.syntax.habits import (
+    attribute_hint,
+    augmented_hint,
+    chained_index_hint,
+    def_hint,
+    infinity_hint,
+)
 
 MAX_BYTES = 64 * 1024
 MAX_TOKENS = 10_000
@@ -429,6 +435,7 @@ _STRANGERS = {
     "&": "write 'and'",
     "|": "write 'or'",
     "!": "write 'not', or '!=' to compare",
+    "~": "write 'not'",
     "^": "a power is '**'",
     '"': "a spec has no strings, only a docstring in triple quotes before the first statement",
     "'": "a spec has no strings, only a docstring in triple double quotes before the first statement",
@@ -464,7 +471,7 @@ def _explain(error: UnexpectedInput, text: str) -> Problem:
     expected = set(error.accepts or error.expected)
     wanted = _wanted(expected, previous, before)
     hint = _hint(token, expected, previous, wanted)
-    hint = hint or _habit(text, token, previous)
+    hint = hint or _habit(text, token, [m.group() for m in before])
     if previous and len(previous) <= 40:
         wanted += f" after '{previous}'"
     found = "" if at_end else f", found '{_shown(str(token))}'"
@@ -530,6 +537,8 @@ def _hint(token: Token, expected: set[str], previous: str, wanted: str) -> str |
         if token.type in ("PLUS", "MINUS", "STAR", "SLASH", "AND", "OR", "POWER", "FLOORDIV"):
             return "an expression goes on over the next line only inside brackets"
         return "statements begin with " + ", ".join(STATEMENTS + CLAUSES)
+    if expected == {"ASSIGN"} and previous == "return":
+        return "a spec returns nothing: write lines such as score = ... or mask = ..."
     if expected == {"ASSIGN"} and previous not in CLAUSES and token.type == "NAME":
         close = get_close_matches(previous, STATEMENTS, 1)
         if close:
@@ -538,13 +547,17 @@ def _hint(token: Token, expected: set[str], previous: str, wanted: str) -> str |
     return None
 
 
-def _habit(text: str, token: Token, previous: str) -> str | None:
+def _habit(text: str, token: Token, before: list[str]) -> str | None:
     """What to write instead of Python that the language does not have."""
-    start = token.start_pos
+    start, previous = token.start_pos, before[-1] if before else ""
     if start is None:
         return None
     if token.type == "LSQB" and previous == "]":
         return chained_index_hint(text, start)
+    if token.type == "COLON" and previous == ")":
+        ends = [n for n, word in enumerate(before) if word in ("\n", ";")]
+        line = before[ends[-1] + 1 if ends else 0 :]
+        return def_hint(line[1], line[2:]) if line[0] == "def" and len(line) > 1 else None
     # The clauses that may read what they change.
     return augmented_hint(text, start, previous) if previous in ("score", "weight") else None
 
@@ -562,4 +575,6 @@ def _strange_character(text: str, at: int) -> Problem:
         message = f"unexpected character {character!a}"
         return Problem(SpecSyntaxError, message, place, "names are ASCII letters, digits and '_'")
     hint = attribute_hint(text, at) if character == "." else _STRANGERS.get(character)
+    if character in "\"'":
+        hint = infinity_hint(text, at) or hint
     return Problem(SpecSyntaxError, f"unexpected character '{character}'", place, hint)

@@ -31,6 +31,10 @@ def clauses(ir: AttentionIR) -> Iterator[tuple[str, Expr]]:
     for number, root in enumerate(ir.score):
         yield f"score[{number}]", root
     yield "mask", ir.mask
+    if ir.bias is not None:
+        yield "normalize", ir.bias
+    if ir.weight is not None:
+        yield "weight", ir.weight
     if ir.sink is not None:
         yield "sink", ir.sink
     if ir.dropout is not None:

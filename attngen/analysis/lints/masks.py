@@ -36,7 +36,7 @@ _MOST_PLACES = 300  # looked at before a proof is tried
 
 def empty_rows(ir: AttentionIR) -> Iterator[Lint]:
     """mask = 0 <= dist < 0: no row sees any key, whatever the call."""
-    if _never_holds(ir.mask, ir):
+    if never_holds(ir.mask, ir):
         yield Lint("empty-rows", "no row sees any key: the mask is never true", ir.spans.get("mask"))
 
 
@@ -45,7 +45,7 @@ def blind_rows(ir: AttentionIR) -> Iterator[Lint]:
 
     A docstring that says that some see nothing means it.
     """
-    if _BLIND.search(ir.doc) or _is_long(ir.mask) or _never_holds(ir.mask, ir):
+    if _BLIND.search(ir.doc) or _is_long(ir.mask) or never_holds(ir.mask, ir):
         return
     mask = Partial(simplify(ir.mask), ir)
     for row in rows(ir.mask):
@@ -127,10 +127,10 @@ def _claim(ir: AttentionIR, mask: Expr) -> tuple[str | None, bool]:
 
 def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
     """mask = causal and dist > -5: a clause that the rest implies, or that never holds."""
-    if ir.mask.op is Op.CONST or len(postorder(ir.mask)) > _MOST_NODES_WEIGHED or _never_holds(ir.mask, ir):
+    if ir.mask.op is Op.CONST or len(postorder(ir.mask)) > _MOST_NODES_WEIGHED or never_holds(ir.mask, ir):
         return
     span = ir.spans.get("mask")
-    if _never_holds(make(Op.NOT, ir.mask), ir):
+    if never_holds(make(Op.NOT, ir.mask), ir):
         yield Lint("redundant-mask", "the mask keeps every key of every query: it can go", span)
         return
     stack = [ir.mask]
@@ -145,9 +145,9 @@ def redundant_clauses(ir: AttentionIR) -> Iterator[Lint]:
         for part in parts:
             rest = reduce(lambda a, b: make(whole.op, a, b), [p for p in parts if p is not part])
             text = quoted(part, ir, "a part of it")
-            if whole.op is Op.OR and _never_holds(part, ir):
+            if whole.op is Op.OR and never_holds(part, ir):
                 yield Lint("dead-clause", f"{text} never holds: this alternative keeps no key", span)
-            elif whole.op is Op.AND and _never_holds(make(Op.NOT, part), ir):
+            elif whole.op is Op.AND and never_holds(make(Op.NOT, part), ir):
                 yield Lint("redundant-mask", f"{text} always holds: the mask needs no such clause", span)
             elif _implies(rest, part, ir) if whole.op is Op.AND else _implies(part, rest, ir):
                 what = "holds wherever" if whole.op is Op.AND else "holds only where"
@@ -176,7 +176,7 @@ def _parts(whole: Expr) -> list[Expr]:
 
 def _implies(first: Expr, second: Expr, ir: AttentionIR) -> bool:
     against = make(Op.AND, first, make(Op.NOT, second))
-    return not _holds_somewhere(against, ir) and _never_holds(against, ir)
+    return not _holds_somewhere(against, ir) and never_holds(against, ir)
 
 
 def _holds_somewhere(condition: Expr, ir: AttentionIR) -> bool:
@@ -185,7 +185,7 @@ def _holds_somewhere(condition: Expr, ir: AttentionIR) -> bool:
     return any(partial.at(place) is True for place in islice(places(condition), _MOST_PLACES))
 
 
-def _never_holds(condition: Expr, ir: AttentionIR) -> bool:
+def never_holds(condition: Expr, ir: AttentionIR) -> bool:
     """Whether a condition is proven to be false for every query, key and call."""
     known = simplify(condition)
     if certainly(interval_of(known, ir=ir)[known]) is False:

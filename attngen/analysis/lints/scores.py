@@ -1,8 +1,10 @@
-"""Scores that leave float32's range, or have no value, at places that the mask keeps.
+"""Scores that leave float32's range, have no value at places that the mask keeps, or do the mask's work.
 
 score = exp(score)           ->  unbounded-exp: overflows from 89 on
 score = score * score        ->  unbounded-product: grows as the square of q.k
 score = score / dist         ->  zero-divisor: 'dist' is 0 at q = 0, k = 0 (q_len = 1, k_len = 1)
+score = where(causal, score, -inf)  ->  masking-score: no tile is skipped
+scale = 0.0                  ->  zero-scale: no score depends on q and k
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from attngen.analysis.lints.example import Partial, places, with_params
 from attngen.analysis.lints.finding import Lint, quoted
 from attngen.analysis.simplify import simplify
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import AttentionIR, Expr, Op, postorder
+from attngen.ir.build import prelude
+from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op, conjuncts, const, leaves, make, postorder
+from attngen.ir.scope import Value
 
 _EXP_OVERFLOWS = 88.72  # float32
 _MOST_NODES = 200  # of a spec whose divisors are computed place by place
@@ -60,6 +64,60 @@ def zero_divisors(ir: AttentionIR) -> Iterator[Lint]:
                 message = f"{text} is 0 {where}: a division by it is infinite or no number"
                 yield Lint("zero-divisor", message, ir.spans.get(span_key))
                 break
+
+
+def masking_scores(ir: AttentionIR) -> Iterator[Lint]:
+    """score = where(causal, score, -inf): masked, but every tile is visited."""
+    own = conjuncts(simplify(ir.mask))
+    for span_key, new, _, _ in _lines(ir):
+        root = ir.score[int(span_key[len("score[") : -1])]
+        kept = [simplify(c) for c in _kept(root, frozenset(new)) if not _reads_products(c)]
+        kept = [c for c in kept if c not in own]
+        if kept:
+            parts = ["..."] * (ir.mask is not TRUE) + [_as_part(c, ir) for c in dict.fromkeys(kept)]
+            message = "a score of -inf is masked, and yet its tile is computed: write mask = "
+            yield Lint("masking-score", message + " and ".join(parts), ir.spans.get(span_key))
+
+
+def _kept(root: Expr, new: frozenset[Expr]) -> Iterator[Expr]:
+    """The conditions without which a sum of conditionals is -inf, of those that the line adds."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in new and node.op is Op.ADD:
+            stack += reversed(node.args)
+        elif node in new and node.op is Op.WHERE:
+            condition, chosen, other = node.args
+            if _is_masked(other):
+                yield condition
+                stack.append(chosen)
+            elif _is_masked(chosen):
+                yield make(Op.NOT, condition)
+                stack.append(other)
+
+
+def _as_part(condition: Expr, ir: AttentionIR) -> str:
+    causal = prelude()["causal"]
+    if isinstance(causal, Value) and causal.expr is not None and simplify(causal.expr) is condition:
+        return "causal"
+    text = quoted(condition, ir, "")[1:-1]
+    return f"({text})" if condition.op is Op.OR else text or "..."
+
+
+def _reads_products(condition: Expr) -> bool:
+    """Whether no mask can say it."""
+    return any(node.op in (Op.SCORE, Op.DOT) for node in postorder(condition))
+
+
+def _is_masked(node: Expr) -> bool:
+    return simplify(node) is const(-INF)
+
+
+def zero_scale(ir: AttentionIR) -> Iterator[Lint]:
+    """scale = 0.0: whatever q and k are, their product counts for nothing."""
+    if simplify(ir.scale) is const(0.0) and any(leaves(ir.final_score, op=Op.SCORE)):
+        message = "a scale of 0 makes every product of q and k 0: the scores do not depend on them"
+        yield Lint("zero-scale", message, ir.spans.get("scale"))
 
 
 def _zero(divisor: Expr, mask: Partial, ir: AttentionIR) -> str:
