@@ -215,9 +215,8 @@ WRONG_NUMBERS = {
     "a divisor of 0": ({"n": 0}, ValueError, "n is 0, and the spec divides by it"),
     "a probability above 1": ({"p": 1.001}, ValueError, "dropout is a probability.*, got 1.00"),
     "a probability below 0": ({"p": -1e-9}, ValueError, "dropout is a probability.*, got -"),
-    "a param of NaN": ({"p": float("nan")}, ValueError, "p: expected a finite float32, got nan"),
-    "a param of infinity": ({"p": float("inf")}, ValueError, "p: expected a finite float32, got inf"),
-    "a param beyond float32": ({"p": -1e39}, ValueError, "p: expected a finite float32, got -1e"),
+    "a probability of NaN": ({"p": float("nan")}, ValueError, "dropout is a probability.*, got nan"),
+    "a probability of infinity": ({"p": float("inf")}, ValueError, "dropout is a probability.*, got inf"),
     "a seed of text": ({"seed": "a"}, TypeError, "seed: expected an int, an int64 tensor or None, got str"),
     "a seed of a float": ({"seed": 1.0}, TypeError, "seed: expected an int, .* or None, got float"),
     "a seed of a bool": ({"seed": True}, TypeError, "seed: expected an int, .* or None, got bool"),
@@ -261,18 +260,6 @@ def test_a_probability_is_checked_though_nothing_is_computed(empty: dict[str, in
         variant_of("param p: float", "dropout = p")(q, k, k, p=1.5)
 
 
-@pytest.mark.parametrize("value", [float("nan"), INF, -INF, 1e39])
-def test_a_param_that_is_not_finite_is_refused_by_name_everywhere(value: float) -> None:
-    variant = variant_of("param f: float = 1.0", "mask = dist < f and dist * f >= -3.0", "score = score * f")
-    for call in (variant, variant.reference):
-        with pytest.raises(ValueError, match="f: expected a finite float32, got"):
-            call(*tensors(), f=value)
-    # The largest is none of these; a row that keeps nothing has gradients of 0 with it, too.
-    q, k, v = (x.requires_grad_() for x in tensors())
-    grads = torch.autograd.grad(variant(q, k, v, f=-3.4e38).sum(), (q, k, v))
-    assert all(g.isfinite().all() for g in grads)
-
-
 NO_PROBABILITY = [
     ("1 / c", 0.0),
     ("c / c", 0.0),
@@ -280,10 +267,10 @@ NO_PROBABILITY = [
     ("exp(c)", 1000.0),
     ("sqrt(c)", -1.0),
     ("rsqrt(c)", 0.0),
-    ("sin(1.0 / c)", 0.0),
-    ("floor(1.0 / c)", 0.0),
-    ("c * c", 1e30),
-    ("2.0 + int(c / c)", 0.0),
+    ("sin(c)", INF),
+    ("floor(c)", INF),
+    ("c * c", 1e39),
+    ("2.0 + int(c)", float("nan")),
 ]
 
 
@@ -355,9 +342,9 @@ def test_a_divisor_of_a_param_and_sizes_is_named_as_the_spec_has_it() -> None:
         ("log(c)", 0.0),
         ("exp(c)", 1000.0),
         ("c * c", 1e30),
-        ("sin(1.0 / c)", 0.0),
-        ("floor(1.0 / c)", 0.0),
-        ("0.1 + int(c / c)", 0.0),
+        ("sin(c)", float("inf")),
+        ("floor(c)", float("inf")),
+        ("0.1 + int(c)", float("nan")),
         ("c ** -2", 0.0),
     ],
 )

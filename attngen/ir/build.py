@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from math import isfinite
 
 from attngen import resources
 from attngen.errors import (
@@ -281,9 +280,6 @@ class _Builder:
                     f"param '{name}' is an int32; {default} does not fit",
                     statement.default.span,
                 )
-        if type(default) is float and not isfinite(default):
-            problem, place = f"param '{name}' is a finite number; {default} is none", statement.default
-            self.error(SpecValueError, problem, place.span if place else statement.span)
         self._declare(
             statement.name, "param", Value("param", param(name, kind) if kind else None, statement.name.span)
         )
