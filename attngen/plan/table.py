@@ -79,7 +79,7 @@ class TileTable:
 
     @cached_property
     def shortest(self) -> int:
-        """The fewest queries or keys that any tile has (1 without tiles); Gluon's have 64 queries at least."""
+        """The fewest queries or keys that any tile has, 1 without tiles. Gluon's have 64 queries at least."""
         tiles = [row.tile for row in self.rows if not isinstance(row.tile, str)]
         sides = [t.block_n for t in tiles] + [t.block_m for t in tiles if isinstance(t, Tile)]
         return min(sides, default=1)
