@@ -218,13 +218,14 @@ class Intervals:
         shape. Of ``inside`` it has something there."""
         parts = self._parts([p for p in pieces if not self._empty(p)])
 
-        def length(part: tuple[Expr, Bound]) -> int:
-            return _usual_length(part[1] if inside is None else _meet(part[1], inside), self._length)
+        def lengths(part: tuple[Expr, Bound]) -> tuple[int, int]:
+            own = _usual_length(part[1], self._length)
+            return own if inside is None else _usual_length(_meet(part[1], inside), self._length), own
 
         if inside is not None:
-            parts = [part for part in parts if length(part) > 0]
+            parts = [part for part in parts if lengths(part)[0] > 0]
         chosen: list[tuple[Expr, Bound]] = []
-        for condition, bound in sorted(parts, key=lambda part: -length(part)):
+        for condition, bound in sorted(parts, key=lengths, reverse=True):
             chosen.append((condition, bound))
             if condition is TRUE or len(chosen) == _MOST_PIECES // 4:
                 break
