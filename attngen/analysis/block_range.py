@@ -47,6 +47,7 @@ from attngen.analysis.pieces import (
 )
 from attngen.analysis.rates import Rate
 from attngen.analysis.saturate import Saturation
+from attngen.analysis.simplify import simplify
 from attngen.ir.nodes import (
     FALSE,
     SEARCHES,
@@ -163,7 +164,7 @@ def _solved(solver: _Solver, mask: Expr, streamed: str, joined: bool) -> tuple[R
 
 def _wider(bound: Bound, safe: Saturation) -> Bound:
     """The bound as 64 bits compute it, without an end that they cannot."""
-    return Bound(*(end and safe.end(end) for end in (bound.lo, bound.hi)))
+    return Bound(*(end and safe.end(simplify(end)) for end in (bound.lo, bound.hi)))
 
 
 def _narrower(bound: Bound, safe: Saturation) -> Bound | None:
