@@ -128,7 +128,8 @@ def _ranges(
     found = _solved(solver, positive, streamed, joined)
     (otherwise,) = _solved(_solver(inputs, streamed, tiled), mask, streamed, joined=True)
     length = word(f"{streamed}_len")
-    return tuple(_where(condition, r, otherwise if n == 0 else _NO_RANGE, length) for n, r in enumerate(found))
+    others = (otherwise, *[_NO_RANGE] * (len(found) - 1))
+    return tuple(_where(condition, r, other, length) for r, other in zip(found, others, strict=True))
 
 
 _NO_RANGE = Range(Bound(const(0), const(0)), None)

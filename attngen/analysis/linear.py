@@ -147,12 +147,10 @@ def _never_negative(form: Linear) -> bool:
     for last, first in _LAST_TO_FIRST:  # a tile's last is at least its first
         if terms.get(last, 0) > 0:
             terms[first] = terms.get(first, 0) + terms.pop(last)
-    least = form.constant
-    for node, factor in terms.items():
-        if factor and (factor < 0 or (least_of_term := _least(node)) is None):
-            return False
-        least += factor * least_of_term if factor else 0
-    return least >= 0
+    parts = [(factor, _least(node)) for node, factor in terms.items() if factor]
+    if any(factor < 0 or least is None for factor, least in parts):
+        return False
+    return form.constant + sum(factor * (least or 0) for factor, least in parts) >= 0
 
 
 def _least(node: Expr) -> int | None:
