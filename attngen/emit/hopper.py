@@ -7,6 +7,7 @@ takes from its kernel for them and for its loop, ``fed`` those of which the prod
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from attngen.emit.reads import lines_to, names_in
 from attngen.emit.scope import Scope
@@ -47,9 +48,12 @@ def make_hopper(
     loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
     reads_by_key = any(mentions(n, "k") for n in loads)
     # Then k stops at the last key, and so does the mask; a tile past it has no run of its own.
+    mask_lines = tiles.column_mask if reads_by_key else tiles.keys_mask
+    keep = maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys
+    loop = (*tiles.column_score, *mask_lines, maths.logits.call, keep)
     forward = HopperForward(
         logits=maths.logits.call,
-        context=tiles.forward_near,
+        context=with_length(tiles.forward_near.context, loop, reads_by_key=reads_by_key),
         positions=tiles.positions,
         dense=dense,
         own=tuple(n for n in launch.kernel_arguments if n in own),
@@ -58,13 +62,18 @@ def make_hopper(
         reads_h_kv="h_kv" in own,
         fed=tuple(n for n in launch.kernel_arguments if n in fed),
         fed_lines=fed_lines,
-        keep=maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys,
+        keep=keep,
         reads_by_key=reads_by_key,
         searches=searches if any("hopper_search(" in line for line in searches) else (),
         tiles=tuple((width, _tile_text(tile, width)) for width, tile in hopper.tiles.items()),
         filled=tuple(FILLED.items()),
     )
     return HopperView(forward)
+
+
+def with_length(context: Sequence[str], loop: Sequence[str], *, reads_by_key: bool) -> tuple[str, ...]:
+    """What a loop over keys takes, their number too where its lines or the place of a read need that."""
+    return ("k_len", *context) if reads_by_key or "k_len" in names_in(loop) else tuple(context)
 
 
 def _tile_text(tile: HopperTile | None, width: int) -> str:
