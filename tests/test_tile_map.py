@@ -57,7 +57,10 @@ def test_two_ranges_of_one_tile_stay_apart() -> None:
     assert keys[7] == [P, E, E, E, E, P, F, P]
 
 
-@pytest.mark.parametrize(("reach", "first"), [(4000, 300), (4100, 200), (1000, 300)])
+@pytest.mark.parametrize(
+    ("reach", "first"),
+    [(4000, 300), *(pytest.param(*n, marks=pytest.mark.slow) for n in ((4100, 200), (1000, 300)))],
+)
 def test_what_all_keep_is_looked_for_in_each_range_by_itself(reach: int, first: int) -> None:
     spec = f"mask = causal and (dist <= {reach} or k < {first})"
     found = torch.tensor(tiles(spec, 8192, 8192, block=64)[0])
