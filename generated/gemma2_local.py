@@ -103,7 +103,7 @@ def keeps(pos, k, pos_minus_4096):
 
 @triton.jit
 def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
-    """Keys to visit for the queries q_first..q_last: whole tiles without a mask, and the edges."""
+    """Keys for the queries q_first..q_last: whole tiles without a mask and the edges, each (lo, hi, gaps)."""
     offset = k_len - q_len
     first_pos = q_first + offset
     last_pos = q_last + offset
@@ -117,7 +117,7 @@ def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
 
 @triton.jit
 def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
-    """Queries to visit for the keys k_first..k_last: whole tiles without a mask, and the edges."""
+    """Queries for the keys k_first..k_last: whole tiles without a mask and the edges, each (lo, hi, gaps)."""
     offset = k_len - q_len
     first_row = k_first - offset
     last_row = k_last - offset
@@ -2102,7 +2102,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_97628419d173_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_fc5d3f69bad8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -103,7 +103,7 @@ def keeps(pos, k):
 
 @triton.jit
 def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
-    """Keys to visit for the queries q_first..q_last: whole tiles without a mask, and the edges."""
+    """Keys for the queries q_first..q_last: whole tiles without a mask and the edges, each (lo, hi)."""
     offset = k_len - q_len
     lo = 0
     hi = clip(q_last + offset + 1, k_len)
@@ -113,7 +113,7 @@ def key_range(q_first, q_last, q_len, k_len, BLOCK: tl.constexpr):
 
 @triton.jit
 def query_range(k_first, k_last, q_len, k_len, whole, BLOCK: tl.constexpr):
-    """Queries to visit for the keys k_first..k_last: whole tiles without a mask, and the edges."""
+    """Queries for the keys k_first..k_last: whole tiles without a mask and the edges, each (lo, hi, gaps)."""
     offset = k_len - q_len
     lo = clip(k_first - offset, q_len)
     hi = q_len
@@ -2130,7 +2130,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_9b90cf3dd6e3_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_d22c66bba17d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -43,7 +43,9 @@ def term(rng: random.Random, axis: str) -> str:
         (
             place,
             f"{place} // {n}",
+            f"{place} // n",
             f"{place} % {n}",
+            f"{place} % n",
             f"{place} // {n} % {m}",
             f"{place} % {n} // 2 + {place} // {n} * {m}",
             f"abs({place} - {number(rng)})",

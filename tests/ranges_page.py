@@ -59,7 +59,6 @@ REASONS: Mapping[str, str] = {
     "shared_prefix": "the prefix and the branch are joined to one range",
     "sta_2d": "`k // area % across` of the streamed variable is not solved",
     "sta_3d": "`k // size % across` of the streamed variable is not solved",
-    "streaming_asr": "the divisor is a param",
     "strided_sparse": "the diagonals repeat: `dist % stride` is not solved",
     "striped_ring": "a tile of keys that no query sees visits the ragged last tile of queries",
     "svg_spatial": "the condition of the prompt's rows widens both ranges to one",

@@ -272,6 +272,12 @@ EXACT = (
     "0 <= dist and k < lens[b]",
     "pos // 3 == k // 3",
     "pos // 3 == k // 3 and 0 <= dist",
+    "pos // max(n, 1) == k // max(n, 1)",
+    "pos // max(n, 1) == k // max(n, 1) and 0 <= dist",
+    "pos // max(lens[b], 1) < k // max(lens[b], 1)",
+    "0 <= pos // max(n, 1) - k // max(n, 1) <= 2",
+    "k * max(n, 1) <= pos",
+    "pos < k * max(n, 1)",
     "0 <= dist if h % 2 == 0 else True",
     "0 <= dist or p",
     "doc[b, pos] == doc[b, k]",
@@ -291,6 +297,26 @@ def test_usual_masks_visit_no_key_too_many(
 ) -> None:
     node = expr(mask)
     check(node, Call(node, q_len, k_len, scalars), tile, exact="dist" not in mask or "doc" not in mask)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "pos // n == k // n",
+        "0 <= pos // n - k // n and pos // n - k // n <= 2",
+        "pos // n == k // n and 0 <= dist",
+        "pos // lens[b] <= k // lens[b]",
+    ],
+)
+@settings(max_examples=25, deadline=None)
+@given(LENGTHS, LENGTHS, st.integers(1, 5), st.fixed_dictionaries(SCALARS))
+def test_a_divisor_that_only_the_call_knows_is_solved_where_it_is_positive(
+    mask: str, q_len: int, k_len: int, tile: int, scalars: dict[str, int]
+) -> None:
+    node = expr(mask)
+    positive = scalars | {"n": abs(scalars["n"]) + 1, "m": abs(scalars["m"]) + 1}
+    check(node, Call(node, q_len, k_len, positive), tile, exact=True)
+    check(node, Call(node, q_len, k_len, scalars), tile)
 
 
 def test_bounds_read_only_scalars_of_a_program() -> None:

@@ -269,7 +269,7 @@ def test_a_derivative_that_is_a_hoisted_value_is_computed_once() -> None:
     text = text_of("variant x\nscore = score * (1.0 + log(1 + max(pos, 0)))\nmask = causal")
     both = text.partition("def logits_and_derivative(")[2].partition("\n\n\n")[0]
     assert "tl.log" not in both
-    assert both.partition("\n")[0] == "dot, total_):"
+    assert both.partition("\n")[0] == "dot, subtotal):"
 
 
 def test_a_gradient_by_column_takes_no_bounds_of_rows() -> None:

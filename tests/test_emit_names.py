@@ -14,6 +14,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ir_eval import to_float32
+from ir_text import expr
 
 import attngen
 from attngen.emit.names import FUNCTIONS, HELPERS, Names
@@ -168,8 +169,24 @@ def test_a_taken_name_gets_the_nearest_free_one() -> None:
 def test_an_input_takes_its_pointers_and_strides_names_too() -> None:
     ir = AttentionIR("x", const(1.0), inputs=(Input("t", "int32", ("heads",)),))
     names = Names(ir, ["t_stride_0"])
-    assert names.own("t") == "t_"
-    assert names.fresh("t__ptr") == "t__ptr_"
+    assert names.own("t") == "t_input"
+    assert names.fresh("t_input_ptr") == "t_input_ptr_"
+
+
+@pytest.mark.parametrize(
+    ("root", "name"),
+    [
+        ("0 < n", "n_above_0"),
+        ("3 <= k", "k_from_3"),
+        ("max(n, 1)", "n_at_least_1"),
+        ("q_last + (k_len - q_len) + 1", "last_pos_plus_1"),
+        ("k_first // n * n", "k_first_rounded_down"),
+        ("k < n and k < m", "k_below_n_and_k_below_m"),
+        ("min(n * m + q, k_len // 3 - 2 * q_len)", "smaller"),
+    ],
+)
+def test_a_small_expression_is_read_aloud(root: str, name: str) -> None:
+    assert Names(AttentionIR("x", const(1.0))).part(expr(root)) == name
 
 
 def test_many_values_of_one_kind_are_named_in_linear_time() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from attngen.analysis.simplify import simplify_ir
 from attngen.ir.build import build
 from attngen.plan.plan import loops_of
+from attngen.plan.table import shipped
 from attngen.source import Source
 from attngen.syntax.parse import parse
 
@@ -112,6 +113,6 @@ def test_values_of_a_tile_that_is_not_picked_are_never_met() -> None:
 def test_tiles_are_picked_where_ranges_leave_empty_ones(mask: str, how: str | None) -> None:
     inputs = "input keep: bool[q_len, k_len]\ninput part: int32[k_len]\n"
     source = Source(f"variant x\n{inputs}mask = {mask}\n", "x.attn")
-    keys, queries = loops_of(simplify_ir(build(parse(source), source)))
+    keys, queries = loops_of(simplify_ir(build(parse(source), source)), shipped())
     assert keys.picks == queries.picks
     assert (keys.picks and ("look" if keys.picks.may_keep is None else "corners")) == how

@@ -57,6 +57,20 @@ def test_two_ranges_of_one_tile_stay_apart() -> None:
     assert keys[7] == [P, E, E, E, E, P, F, P]
 
 
+@pytest.mark.parametrize(
+    ("reach", "first"),
+    [(4000, 300), *(pytest.param(*n, marks=pytest.mark.slow) for n in ((4100, 200), (1000, 300)))],
+)
+def test_what_all_keep_is_looked_for_in_each_range_by_itself(reach: int, first: int) -> None:
+    spec = f"mask = causal and (dist <= {reach} or k < {first})"
+    found = torch.tensor(tiles(spec, 8192, 8192, block=64)[0])
+    k, pos = torch.arange(8192), torch.arange(8192)[:, None]
+    kept = (k <= pos) & ((pos - k <= reach) | (k < first))
+    whole = kept.view(128, 64, 128, 64).all(3).all(1)
+    lost = (whole & (found != F)).sum(1)
+    assert lost.max() <= 1, "but for the tile that two ranges share, all that all keep goes without a mask"
+
+
 def test_a_sorted_table_is_searched() -> None:
     doc = torch.tensor([[0, 0, 0, 0, 1, 1, 3, 3]])
     spec = "input doc: int32[batch, k_len] sorted\nmask = doc[b, pos] == doc[b, k]"

@@ -14,10 +14,13 @@ variables (``h % 2 == 0``) guards its pieces.
 An input that is declared ``sorted`` rises with its last index, so ``doc[b, k] <= e`` holds up to where the
 row passes e, which a search finds: ``doc[b, pos] == doc[b, k]`` becomes two searches in the table.
 
+A divisor or a factor that only the call knows, a param, is solved like a constant where it is positive (see
+``divisors``).
+
 Not understood, hence possible everywhere and certain nowhere: comparisons of floats where they depend on a
 position, ``%`` of the streamed variable, the variable in two terms that do not cancel, times or divided by
-what is not a constant, and other inputs indexed by the streamed variable. Always safe: such a tile is
-visited and masked. So is a comparison whose sides may pass int64, which 64 bits would wrap around; a bound
+what may be negative or varies, and other inputs indexed by the streamed variable. Always safe: such a tile
+is visited and masked. So is a comparison whose sides may pass int64, which 64 bits would wrap around; a bound
 that may do so for some inputs is held back first, or dropped (see ``saturate``).
 """
 
@@ -26,6 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from attngen.analysis.divisors import guarded
 from attngen.analysis.extent import Extents
 from attngen.analysis.interval import Values, fits_int32, fits_int64
 from attngen.analysis.linear import Linear, Sums, at_most_zero, term, to_expr
@@ -43,6 +47,7 @@ from attngen.analysis.pieces import (
 )
 from attngen.analysis.rates import Rate
 from attngen.analysis.saturate import Saturation
+from attngen.analysis.simplify import simplify
 from attngen.ir.nodes import (
     FALSE,
     SEARCHES,
@@ -104,7 +109,7 @@ def hulls(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Range, Range]:
 def open_conditions(mask: Expr, inputs: tuple[Input, ...] = ()) -> tuple[Expr, ...]:
     """The comparisons and reads in the mask that bound no keys: they count as possible everywhere."""
     solver = _solver(inputs, "k", "q")
-    solver.region(mask)
+    solver.region(guarded(mask, solver.values)[1])
     return solver.open_conditions
 
 
@@ -117,6 +122,36 @@ def _ranges(
     mask: Expr, inputs: tuple[Input, ...], *, streamed: str, tiled: str, joined: bool = False
 ) -> tuple[Range, ...]:
     solver = _solver(inputs, streamed, tiled)
+    condition, positive = guarded(mask, solver.values)
+    if condition is TRUE:
+        return _solved(solver, mask, streamed, joined)
+    found = _solved(solver, positive, streamed, joined)
+    (otherwise,) = _solved(_solver(inputs, streamed, tiled), mask, streamed, joined=True)
+    length = word(f"{streamed}_len")
+    others = (otherwise, *[_NO_RANGE] * (len(found) - 1))
+    return tuple(_where(condition, r, other, length) for r, other in zip(found, others, strict=True))
+
+
+_NO_RANGE = Range(Bound(const(0), const(0)), None)
+
+
+def _where(condition: Expr, chosen: Range, otherwise: Range, length: Expr) -> Range:
+    """The one range where ``condition`` holds, else the other; certain only where it does."""
+
+    def end(one: Expr | None, other: Expr | None, default: Expr) -> Expr | None:
+        pair = one or default, other or default
+        return one if pair[0] is pair[1] else make(Op.WHERE, condition, *pair)
+
+    def bound(one: Bound, other: Bound) -> Bound:
+        return Bound(end(one.lo, other.lo, const(0)), end(one.hi, other.hi, length))
+
+    possible = bound(chosen.possible, otherwise.possible)
+    if chosen.certain is None:
+        return Range(possible, otherwise.certain)
+    return Range(possible, bound(chosen.certain, otherwise.certain or Bound(chosen.certain.lo, const(0))))
+
+
+def _solved(solver: _Solver, mask: Expr, streamed: str, joined: bool) -> tuple[Range, ...]:
     region = solver.region(mask)
     intervals = Intervals(f"{streamed}_len", solver.sums)
     safe = Saturation(solver.values)
@@ -130,7 +165,7 @@ def _ranges(
 
 def _wider(bound: Bound, safe: Saturation) -> Bound:
     """The bound as 64 bits compute it, without an end that they cannot."""
-    return Bound(*(end and safe.end(end) for end in (bound.lo, bound.hi)))
+    return Bound(*(end and safe.end(simplify(end)) for end in (bound.lo, bound.hi)))
 
 
 def _narrower(bound: Bound, safe: Saturation) -> Bound | None:
@@ -319,6 +354,10 @@ class _Solver:
             if divisor == 0:
                 return solve(end.times(-1))
             return solve(form.plus(end, -divisor).plus(1 - divisor))  # x <= end * n + n - 1
+        if node.op is Op.FLOORDIV and self._is_positive(node.args[1]):
+            return solve(forms[0].plus(self._times(end, node.args[1]), -1).plus(forms[1], -1).plus(1))
+        if node.op is Op.MUL and (sides := self._by_positive(node)):
+            return solve(self.sums.of(sides[0]).plus(self._divided(end, sides[1]), -1))
         if node.op is Op.LOAD and node.value in self._rising:
             return solve(forms[-1].plus(_place(Op.FIRST_ABOVE, node, end), -1).plus(1))
         return _ANYWHERE
@@ -350,9 +389,34 @@ class _Solver:
             if divisor == 0:
                 return solve(end)
             return solve(end.times(divisor).plus(form, -1))  # x >= end * n
+        if node.op is Op.FLOORDIV and self._is_positive(node.args[1]):
+            return solve(self._times(end, node.args[1]).plus(forms[0], -1))
+        if node.op is Op.MUL and (sides := self._by_positive(node)):  # rounded up
+            return solve(self._divided(end.times(-1), sides[1]).times(-1).plus(self.sums.of(sides[0]), -1))
         if node.op is Op.LOAD and node.value in self._rising:
             return solve(_place(Op.FIRST, node, end).plus(forms[-1], -1))
         return _ANYWHERE
+
+    def _is_positive(self, scalar: Expr) -> bool:
+        """Whether this is one number above 0 for a whole program."""
+        return self._extents.rate(scalar) in (Rate.LAUNCH, Rate.PROGRAM) and self.values.of(scalar).lo > 0
+
+    def _by_positive(self, product: Expr) -> tuple[Expr, Expr] | None:
+        """The two sides of a product, the second a positive scalar, if one is."""
+        for one, other in (product.args, product.args[::-1]):
+            if self._is_positive(other):
+                return one, other
+        return None
+
+    def _times(self, form: Linear, factor: Expr) -> Linear:
+        """The product as a sum, term by term."""
+        total = self.sums.of(factor).times(form.constant)
+        for node, count in form.terms.items():
+            total = total.plus(self.sums.of(make(Op.MUL, node, factor)), count)
+        return total
+
+    def _divided(self, form: Linear, divisor: Expr) -> Linear:
+        return self.sums.of(make(Op.FLOORDIV, to_expr(form), divisor))
 
 
 def _place(op: Op, node: Expr, value: Linear) -> Linear:

@@ -78,8 +78,8 @@ class Extents:
             if self.rate(right) in _SCALAR:
                 return self._monotone(op, self.of(left), right)
         elif op is Op.MOD:
-            divisor = self._sums.of(args[1])
-            if not divisor.terms and divisor.constant > 0:
+            is_scalar = self.rate(args[1]) in _SCALAR
+            if is_scalar and self._sums.never_negative(self._sums.of(args[1]).plus(-1)):
                 return self._remainder(*self.of(args[0]), args[1])
         elif op is Op.ABS:
             low, high = self.of(args[0])
@@ -109,7 +109,7 @@ class Extents:
         return first, final
 
     def _remainder(self, low: Linear | None, high: Linear | None, divisor: Expr) -> Extent:
-        most = Linear(constant=self._sums.of(divisor).constant - 1)
+        most = self._sums.of(divisor).plus(-1)
         if low is None or high is None or not self._of_pairs:
             return Linear(), most
         ends = to_expr(low), to_expr(high)

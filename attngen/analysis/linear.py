@@ -115,6 +115,11 @@ class Sums:
         """A lower bound of ``form`` where each ``n * (x // n)`` has become ``x`` less at most n - 1."""
         result = form
         for node, factor in form.terms.items():
+            if node.op is Op.MUL and node.args[0].op is Op.FLOORDIV and node.args[0].args[1] is node.args[1]:
+                dividend, divisor = (self.of(a) for a in node.args[0].args)
+                if _never_negative(divisor.plus(-1)):
+                    result = result.plus(term(node), -factor).plus(dividend, factor)
+                    result = result.plus(divisor.plus(-1), -max(factor, 0))
             if node.op is not Op.FLOORDIV:
                 continue
             dividend, divisor = (self.of(a) for a in node.args)
@@ -142,8 +147,19 @@ def _never_negative(form: Linear) -> bool:
     for last, first in _LAST_TO_FIRST:  # a tile's last is at least its first
         if terms.get(last, 0) > 0:
             terms[first] = terms.get(first, 0) + terms.pop(last)
-    kept = {node: factor for node, factor in terms.items() if factor}
-    return form.constant >= 0 and all(f > 0 and t in _NEVER_NEGATIVE for t, f in kept.items())
+    parts = [(factor, _least(node)) for node, factor in terms.items() if factor]
+    if any(factor < 0 or least is None for factor, least in parts):
+        return False
+    return form.constant + sum(factor * (least or 0) for factor, least in parts) >= 0
+
+
+def _least(node: Expr) -> int | None:
+    """What ``node`` is at least, for every tile and every call; None: not known."""
+    if node in _NEVER_NEGATIVE:
+        return 0
+    if node.op is Op.MAX and node.args[1].op is Op.CONST:
+        return int(node.args[1].value or 0)
+    return None
 
 
 def at_most_zero(form: Linear, sums: Sums) -> Expr:

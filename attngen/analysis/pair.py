@@ -10,6 +10,7 @@ of its sides over a pair of tiles may still prove that the pair keeps nothing: i
 
 from __future__ import annotations
 
+from attngen.analysis.divisors import guarded
 from attngen.analysis.extent import Extents
 from attngen.analysis.interval import Values, fits_int64
 from attngen.analysis.linear import Sums, at_most_zero
@@ -27,7 +28,9 @@ def may_keep(mask: Expr, inputs: tuple[Input, ...] = ()) -> Expr:
 
     TRUE where nothing is known. ``inputs`` as for ``key_ranges``.
     """
-    may, _ = _Judge(inputs).verdicts(mask)
+    judge = _Judge(inputs)
+    condition, positive = guarded(mask, judge.values)
+    may = simple(Op.OR, simple(Op.NOT, condition), judge.verdicts(positive)[0])
     return may if len(postorder(may)) <= _MOST_NODES else TRUE
 
 
@@ -37,7 +40,7 @@ _OPEN: Verdict = (TRUE, FALSE)
 
 class _Judge:
     def __init__(self, inputs: tuple[Input, ...]) -> None:
-        self._values = Values({i.name: i.dtype for i in inputs})
+        self.values = Values({i.name: i.dtype for i in inputs})
         self._sums = Sums()
         self._extents = Extents("qk", self._sums, frozenset(i.name for i in inputs if i.sorted))
         self._known: dict[Expr, Verdict] = {}
@@ -89,6 +92,6 @@ class _Judge:
     def _is_exact(self, root: Expr) -> bool:
         """Whether no int under ``root`` passes 64 bits."""
         for node in fresh(root, self._exact):
-            fits = node.type is not Type.INT or fits_int64(self._values.of(node))
+            fits = node.type is not Type.INT or fits_int64(self.values.of(node))
             self._exact[node] = fits and all(self._exact[a] for a in node.args)
         return self._exact[root]

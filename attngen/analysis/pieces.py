@@ -214,12 +214,18 @@ class Intervals:
         return _Places(tuple(ends))
 
     def best(self, pieces: Pieces, inside: Bound | None = None) -> Bound | None:
-        """One interval within the pieces (and near ``inside``): the part that is longest at a usual shape."""
+        """One interval within the pieces: the part that is longest, or has most of ``inside``, at a usual
+        shape. Of ``inside`` it has something there."""
         parts = self._parts([p for p in pieces if not self._empty(p)])
+
+        def lengths(part: tuple[Expr, Bound]) -> tuple[int, int]:
+            own = _usual_length(part[1], self._length)
+            return own if inside is None else _usual_length(_meet(part[1], inside), self._length), own
+
         if inside is not None:
-            parts = [part for part in parts if _usual_length(_meet(part[1], inside), self._length) > 0]
+            parts = [part for part in parts if lengths(part)[0] > 0]
         chosen: list[tuple[Expr, Bound]] = []
-        for condition, bound in sorted(parts, key=lambda part: -_usual_length(part[1], self._length)):
+        for condition, bound in sorted(parts, key=lengths, reverse=True):
             chosen.append((condition, bound))
             if condition is TRUE or len(chosen) == _MOST_PIECES // 4:
                 break

@@ -399,6 +399,48 @@ def extreme_of_constants(node: Expr) -> Expr | None:
     return None
 
 
+def extreme_of_dual(node: Expr) -> Expr | None:
+    """max(x, min(x, y)) -> x: integers (a float y may be NaN)."""
+    if node.type is not Type.INT:
+        return None
+    dual = Op.MIN if node.op is Op.MAX else Op.MAX
+    for this, other in (node.args, node.args[::-1]):
+        if other.op is dual and this in other.args:
+            return this
+    return None
+
+
+def extreme_of_bounded(node: Expr) -> Expr | None:
+    """max(abs(x), 0) -> abs(x); min(h, 2**30) -> h: integers that the constant cannot beat."""
+    x, limit = node.args
+    if limit.op is not Op.CONST or limit.type is not Type.INT:
+        return None
+    low, high = _least_and_greatest(x)
+    number = int(limit.value or 0)
+    return x if (low >= number if node.op is Op.MAX else high <= number) else None
+
+
+def clamp_one_side(node: Expr) -> Expr | None:
+    """clamp(abs(x), 0, 9) -> min(abs(x), 9); clamp(x % 8, -1, n) -> min(x % 8, n): integers."""
+    x, low, high = node.args
+    if node.type is not Type.INT:
+        return None
+    least, greatest = _least_and_greatest(x)
+    if low.op is Op.CONST and least >= int(low.value or 0):
+        return simple(Op.MIN, x, high)
+    if high.op is Op.CONST and max(greatest, _least_and_greatest(low)[1]) <= int(high.value or 0):
+        return simple(Op.MAX, x, low)
+    return None
+
+
+def _least_and_greatest(x: Expr) -> tuple[float, float]:
+    """Between what an INT lies, whatever the call; infinities where it is too much to look into."""
+    if not _is_small(x):
+        return -math.inf, math.inf
+    known = intervals(x, dtypes={})[x]
+    return known.lo, known.hi
+
+
 def whole(node: Expr) -> Expr | None:
     """floor(floor(x)) -> floor(x)."""
     return node.args[0] if node.args[0].op is Op.FLOOR else None
@@ -442,22 +484,26 @@ def compare_shifted(node: Expr) -> Expr | None:
     return moved if _never_wrap(*node.args, *moved.args) else None
 
 
-_MOST_NODES = 64  # of a comparison that is looked into
+_MOST_NODES = 64  # of what is looked into
 
 
 def _never_wrap(*sides: Expr) -> bool:
     """Whether 64 bits hold these ints whatever the call; inputs count as int64."""
+    if not _is_small(*sides):
+        return False
+    known = intervals(*sides, dtypes={})
+    return all(fits_int64(known[side]) for side in sides if side.type is Type.INT)
+
+
+def _is_small(*roots: Expr) -> bool:
     seen: set[Expr] = set()
-    stack = list(sides)
+    stack = list(roots)
     while stack and len(seen) <= _MOST_NODES:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
             stack += node.args
-    if stack:
-        return False
-    known = intervals(*sides, dtypes={})
-    return all(fits_int64(known[side]) for side in sides if side.type is Type.INT)
+    return not stack
 
 
 def _compare_with_constant(op: Op, x: Expr, first: int, y: Expr, second: int) -> Expr | None:
@@ -520,6 +566,14 @@ def choose_twice(node: Expr) -> Expr | None:
     return None
 
 
+def choose_the_same(node: Expr) -> Expr | None:
+    """where(p, x, where(q, x, y)) -> where(p or q, x, y)."""
+    condition, chosen, other = node.args
+    if other.op is Op.WHERE and other.args[1] is chosen:
+        return simple(Op.WHERE, simple(Op.OR, condition, other.args[0]), chosen, other.args[2])
+    return None
+
+
 def choose_bool(node: Expr) -> Expr | None:
     """where(p, True, q) -> p or q; where(p, q, False) -> p and q; where(p, False, True) -> not p."""
     condition, chosen, other = node.args
@@ -533,7 +587,7 @@ def choose_bool(node: Expr) -> Expr | None:
 
 
 _COMPARISON = (fold, compare_itself, compare_shifted)
-_EXTREME = (fold, extreme_of_same, extreme_of_constants)
+_EXTREME = (fold, extreme_of_same, extreme_of_dual, extreme_of_constants, extreme_of_bounded)
 
 RULES: dict[Op, tuple[Rule, ...]] = {
     Op.ADD: (fold, add_nothing, add_negated, add_constants),
@@ -544,7 +598,7 @@ RULES: dict[Op, tuple[Rule, ...]] = {
     Op.ABS: (fold, absolute),
     Op.MIN: _EXTREME,
     Op.MAX: _EXTREME,
-    Op.CLAMP: (fold,),
+    Op.CLAMP: (fold, clamp_one_side),
     Op.FLOORDIV: (fold, floor_divide_by_one, floor_divide_twice),
     Op.MOD: (fold, modulo_one, modulo_twice),
     Op.SQRT: (fold,),
@@ -558,5 +612,5 @@ RULES: dict[Op, tuple[Rule, ...]] = {
     Op.NOT: (fold, negate_condition),
     Op.AND: (fold, join_conditions),
     Op.OR: (fold, join_conditions),
-    Op.WHERE: (choose, choose_twice, choose_bool),
+    Op.WHERE: (choose, choose_twice, choose_the_same, choose_bool),
 }

@@ -14,6 +14,7 @@ from attngen.ir.printer import print_clauses
 from attngen.ir.types import Type
 from attngen.plan.loops import Loops
 from attngen.plan.plan import loops_of
+from attngen.plan.table import current
 
 _TILES = 16  # on each side of the example
 _LENGTHS = (1024, 4096, 16384, 65536)  # the example has the shortest that holds the mask's numbers twice
@@ -31,7 +32,7 @@ _INTRODUCTION = (
 def ranges(ir: AttentionIR) -> str:
     """The derivation, and an example with numbers."""
     ir = simplify_ir(ir)
-    keys, queries = loops_of(ir)
+    keys, queries = loops_of(ir, current())
     mask = print_clauses(ir).get("mask", "every key is kept")
     introduction = [] if ir.mask is TRUE else [textwrap.fill(_INTRODUCTION, 100)]
     parts = [mask, *introduction, derivation(ir, keys, queries)]

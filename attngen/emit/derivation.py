@@ -61,7 +61,7 @@ def _visited(what: str, ranges: tuple[Range, ...], length: str, ir: AttentionIR)
 def _whole(what: str, loops: Loops, length: str, ir: AttentionIR) -> Iterator[str]:
     certain = [r.certain for r in loops.ranges if r.certain is not None]
     if not certain and loops.picks is None:
-        yield "    and no part is known to be kept whole: every tile is masked"
+        yield "    and no tile is known to be kept whole: every one is masked"
     for n, bound in enumerate(certain):
         yield f"    {'and' if n else what} [{interval(bound, length, ir)})"
 

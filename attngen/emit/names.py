@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from attngen.ir.nodes import CORNERS, POSITIONS, SEARCHES, SIZES, AttentionIR, Expr, Op, make, word
+from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, SCALE
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -89,7 +90,9 @@ class Names:
         for item in ir.inputs:
             suffixes = ("", "_ptr", *(f"_stride_{axis}" for axis in range(len(item.dims))))
             suffixes += FACTOR_SUFFIXES[1:]
-            self._own[item.name] = self.fresh(item.name, suffixes)
+            # "start_input_ptr" where "start" is taken: "start__ptr" would be hard to read.
+            is_free = not any(item.name + suffix in self._taken for suffix in suffixes)
+            self._own[item.name] = self.fresh(item.name if is_free else f"{item.name}_input", suffixes)
             if item.grad:
                 self._gradients[item.name] = self.fresh(f"d_{item.name}", suffixes)
         run_time_sizes = (d for i in ir.inputs for d in i.dims if isinstance(d, str) and d not in SIZES)
@@ -160,13 +163,35 @@ def _described(node: Expr) -> str:
         return "_".join([name, *indices])
     if node.op in SEARCHES:
         return f"{node.value}_{_sought(node)}"
-    if node.op in _INFIX:
-        left, right = node.args
-        if left.op in _LEAVES and right.op in _LEAVES:
-            return f"{_described(left)}_{_INFIX[node.op]}_{_described(right)}"
-        if left.op in _LEAVES and isinstance(right.value, int) and right.value >= 0:
-            return f"{_described(left)}_{_INFIX[node.op]}_{int(right.value)}"
-    return _BY_OP.get(node.op, "value")
+    return _spoken(node) or _BY_OP.get(node.op, "value")
+
+
+def _spoken(node: Expr, depth: int = 3) -> str | None:
+    """A small expression read aloud; None where it is too long for a name."""
+    if depth == 0 or not node.args or node in _KNOWN or node.op in _LEAVES or node.op in SEARCHES:
+        if node.op is Op.CONST and node.type is Type.INT:
+            return str(node.value) if int(node.value or 0) >= 0 else None
+        named = node in _KNOWN or node.op in _LEAVES or node.op in SEARCHES
+        return _described(node) if named else None
+    if len(node.args) != 2:
+        return None
+    first, second = node.args
+    if first.op is Op.CONST and node.op in _TURNED:
+        (first, second), word_between = (second, first), _TURNED[node.op]
+    elif second.op is Op.CONST and node.op in _BOUNDED:
+        word_between = _BOUNDED[node.op]
+    elif node.op in _INFIX:
+        word_between = _INFIX[node.op]
+    else:
+        return None
+    if node.op is Op.MUL and first.op is Op.FLOORDIV and first.args[1] is second:
+        rounded = _spoken(first.args[0], depth - 1)
+        return rounded and f"{rounded}_rounded_down"
+    texts = _spoken(first, depth - 1), _spoken(second, depth - 1)
+    if None in texts or first.op is Op.CONST:
+        return None
+    text = f"{texts[0]}_{word_between}_{texts[1]}"
+    return text if len(text) <= _LONGEST else None
 
 
 def _sought(node: Expr) -> str:
@@ -198,18 +223,21 @@ _INFIX = {
     Op.LE: "up_to",
     Op.EQ: "is",
     Op.NE: "is_not",
+    Op.AND: "and",
 }
+_TURNED = {Op.LT: "above", Op.LE: "from"}  # where the constant stands first: 0 < n
+_BOUNDED = {Op.MIN: "at_most", Op.MAX: "at_least"}
 
 _BY_OP = {
-    Op.ADD: "total",
+    Op.ADD: "subtotal",
     Op.SUB: "difference",
-    Op.MUL: "product",
+    Op.MUL: "multiplied",
     Op.DIV: "ratio",
-    Op.FLOORDIV: "quotient",
-    Op.MOD: "remainder",
+    Op.FLOORDIV: "divided",
+    Op.MOD: "left_over",
     Op.NEG: "negated",
     Op.ABS: "magnitude",
-    Op.MIN: "least",
+    Op.MIN: "smaller",
     Op.MAX: "greatest",
     Op.CLAMP: "clamped",
     Op.DOT: "row_product",
@@ -221,15 +249,15 @@ _BY_OP = {
     Op.SIGMOID: "gate",
     Op.SIN: "sine",
     Op.COS: "cosine",
-    Op.WHERE: "chosen",
-    Op.TO_FLOAT: "number",
-    Op.TO_INT: "whole",
+    Op.WHERE: "choice",
+    Op.TO_FLOAT: "as_float",
+    Op.TO_INT: "as_int",
     Op.FLOOR: "floored",
-    Op.AND: "both",
+    Op.AND: "both_hold",
     Op.OR: "either",
     Op.NOT: "otherwise",
-    Op.LT: "below",
-    Op.LE: "within",
-    Op.EQ: "equal",
+    Op.LT: "is_below",
+    Op.LE: "is_up_to",
+    Op.EQ: "are_equal",
     Op.NE: "differs",
 }

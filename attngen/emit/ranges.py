@@ -38,7 +38,7 @@ def _range(scope: Scope, name: str, loops: Loops, streamed: str, tiled: str) -> 
     by_head = {"h", *scope.program_block().defines}
     return RangeFunction(
         name=scope.names.function(name),
-        doc=_doc(streamed, tiled, loops),
+        doc=_doc(streamed, tiled, block.uses, loops.has_interior, writer.gives_gaps),
         lines=(*block.lines, *lines),
         result=result,
         uses=scope.parameters(uses),
@@ -60,6 +60,9 @@ class _Writer:
         self._texts = texts
         self.asks_whole = may_be_ragged and loops.has_interior
         self._gaps = ", ()" if is_split else ""  # where far tiles get a loop of their own
+        only = loops.ranges[0] if len(loops.ranges) == 1 else None
+        # Whether the parts come with their gaps, which "over" jumps.
+        self.gives_gaps = only is None or (only.certain is not None and (loops.has_gaps or is_split))
 
     def body(self) -> tuple[list[str], str]:
         """The lines, and what the function returns."""
@@ -148,9 +151,14 @@ def _joined(parts: list[Part]) -> tuple[str, str, str]:
     return parts[0][0], stop, f"({items}{',' if len(gaps) == 1 else ''})"
 
 
-def _doc(streamed: str, tiled: str, loops: Loops) -> str:
+def _doc(streamed: str, tiled: str, uses: tuple[str, ...], has_interior: bool, gives_gaps: bool) -> str:
+    """For which tile, as far as the function asks, and what it returns."""
     sides = {"q": "queries", "k": "keys"}
-    doc = f"{sides[streamed].capitalize()} to visit for the {sides[tiled]} {tiled}_first..{tiled}_last"
-    if loops.has_interior:
-        doc += ": whole tiles without a mask, and the edges"
-    return f"{doc}."
+    first, last = (f"{tiled}_{end}" if f"{tiled}_{end}" in uses else "" for end in ("first", "last"))
+    whom = f"for the {sides[tiled]} {first}..{last}" if first and last else f"for any {sides[tiled]}"
+    if bool(first) != bool(last):
+        whom = f"for {sides[tiled]} from {first} on" if first else f"for {sides[tiled]} up to {last}"
+    part = "(lo, hi, gaps)" if gives_gaps else "(lo, hi)"
+    if not has_interior:
+        return f"{sides[streamed].capitalize()} to visit {whom}, as {part}."
+    return f"{sides[streamed].capitalize()} {whom}: whole tiles without a mask and the edges, each {part}."

@@ -25,6 +25,7 @@ from attngen.plan.sides import keeps_keys_alone, sides_apart
 from attngen.plan.table import TileTable, current
 from attngen.plan.tiles import Tiles, tiles_for
 from attngen.plan.weights import Forward, Weights, weights_of
+from attngen.plan.whole import with_room
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
     weights, keep = weights_of(ir), sides_apart(ir)
     logits = where_kept(base2(ir), keep)
     products = products_of(ir)
-    key_loops, query_loops = loops_of(ir)
+    key_loops, query_loops = loops_of(ir, options.table)
     return Plan(
         ir=ir,
         options=options,
@@ -183,11 +184,12 @@ def _far(ir: AttentionIR, logits: Logits, loops: tuple[Loops, Loops]) -> Far | N
     return far if far is None or loops[0].picks is None else replace(far, is_split=False)
 
 
-def loops_of(ir: AttentionIR) -> tuple[Loops, Loops]:
-    """What a tile of queries streams through, and a tile of keys."""
+def loops_of(ir: AttentionIR, table: TileTable) -> tuple[Loops, Loops]:
+    """What a tile of queries streams through, and a tile of keys, where tiles are those of ``table``."""
     keys = key_ranges(ir.mask, ir.inputs)
     if (chosen := picks(ir.mask, ir.inputs, keys)) is None:
-        return Loops(keys), Loops(query_ranges(ir.mask, ir.inputs))
+        queries = query_ranges(ir.mask, ir.inputs)
+        return Loops(with_room(keys, table.shortest)), Loops(with_room(queries, table.shortest))
     all_keys, all_queries = hulls(ir.mask, ir.inputs)
     return Loops((all_keys,), chosen), Loops((all_queries,), chosen)
 

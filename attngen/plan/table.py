@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 from attngen.errors import BuildError
 from attngen.plan.cost_class import GLUON_CLASSES, TRITON_CLASSES
@@ -76,6 +76,13 @@ class TileTable:
         mine = [r for r in self.rows if r.key[:3] == (backend, target, kernel) and r.cost in rank]
         held = {row.head_dim: row for row in sorted(mine, key=lambda row: rank[row.cost])}
         return dict(sorted(held.items()))
+
+    @cached_property
+    def shortest(self) -> int:
+        """The fewest queries or keys that any tile has, 1 without tiles. Gluon's have 64 queries at least."""
+        tiles = [row.tile for row in self.rows if not isinstance(row.tile, str)]
+        sides = [t.block_n for t in tiles] + [t.block_m for t in tiles if isinstance(t, Tile)]
+        return min(sides, default=1)
 
     def updated(self, rows: Iterable[Row]) -> TileTable:
         """This table with further rows, which replace those of the same keys."""
