@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import ir_samples as samples
@@ -657,9 +656,12 @@ def test_the_plugin_tests_each_spec_file(pytester: pytest.Pytester, monkeypatch:
     """One item a file; a failure shows the report and how to reproduce it, not a traceback."""
     wrong = StandIn(samples.causal(), runs_ir=samples.full())
     variants = {"right": StandIn(samples.causal()), "wrong": wrong}
-    monkeypatch.setattr(attngen, "load", lambda path: variants[Path(path).stem], raising=False)
     for name in variants:
-        (pytester.path / f"{name}.attn").write_text("variant causal\nmask = causal\n")
+        (pytester.path / f"{name}.attn").write_text(f"variant {name}\nmask = causal\n")
+    monkeypatch.setattr(
+        "attngen.testing.builds.build_variant",
+        lambda source, **_: variants["right" if "right" in source.text else "wrong"],
+    )
     plugin = ("-p", "no:attngen", "-p", "attngen.testing.plugin")  # installed or not, it is loaded once
     result = pytester.runpytest_inprocess(*plugin, "--attngen-examples=20")
     result.assert_outcomes(passed=1, failed=1)
