@@ -106,9 +106,8 @@ def cells_of(
 
 def variant_of(cell: Cell) -> Variant:
     source = find_spec(cell.spec)
-    variant = build_variant(source, overrides={}, backend=cell.backend)
-    found = small_build(variant, source, overrides={}, backend=cell.backend) if cell.small else None
-    return found[0] if found else variant
+    found = small_build(source, overrides={}, backend=cell.backend) if cell.small else None
+    return found[0] if found else build_variant(source, overrides={}, backend=cell.backend)
 
 
 def build(cell: Cell, device: str) -> str:

@@ -19,6 +19,7 @@ from attngen.source import Source
 from attngen.spec_file import find_spec, zoo_names
 from attngen.syntax.parse import parse
 from attngen.testing.builds import builds_of
+from attngen.testing.reach import small_consts
 from attngen.testing.run import run_property_tests
 
 ZOO = zoo_names()
@@ -189,7 +190,9 @@ def test_a_mask_keeps_the_keys_that_its_paper_keeps(name: str) -> None:
 
 def meets_the_criterion(name: str, examples: int, max_length: int) -> None:
     """With windows and chunks that matter, where the spec's own are longer than any call."""
-    for variant, _, count in builds_of(find_spec(name), examples):
+    builds = builds_of(find_spec(name), examples)
+    assert not small_consts(builds[0][0].ir)
+    for variant, _, count in builds:
         report = run_property_tests(variant, examples=count, max_length=max_length, seed=3)
         assert report.passed, report.failure
         assert report.examples == count

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from attngen.errors import AttnGenError
 from attngen.ir.types import Scalar
+from attngen.pipeline import check_spec
 from attngen.source import Source
 from attngen.testing.reach import small_consts
 from attngen.variant import Variant, build_variant
@@ -18,13 +19,13 @@ _AS_IT_IS = 4  # one example in so many is of the spec's own consts
 
 
 def small_build(
-    variant: Variant, source: Source, *, overrides: Mapping[str, Scalar], backend: str = "auto"
+    source: Source, *, overrides: Mapping[str, Scalar], backend: str = "auto"
 ) -> tuple[Variant, Mapping[str, Scalar]] | None:
-    """The variant with small consts, and those; None where it has no long ones, or they make no spec.
+    """The spec with small consts, and those; None where it has no long ones, or they make no spec.
 
     ``overrides`` are what the caller has set, which stays.
     """
-    small = small_consts(variant.ir, except_for=overrides)
+    small = small_consts(check_spec(source, overrides=overrides).ir, except_for=overrides)
     with suppress(AttnGenError):
         if small:
             return build_variant(source, overrides={**overrides, **small}, backend=backend), small
@@ -36,9 +37,9 @@ def builds_of(
 ) -> list[tuple[Variant, Mapping[str, Scalar], int]]:
     """What to test of a spec: the build, the consts made small for it, how many examples, 1 at least."""
     overrides = overrides or {}
-    variant = build_variant(source, overrides=overrides, backend=backend)
-    found = small_build(variant, source, overrides=overrides, backend=backend)
-    if found is None:
-        return [(variant, {}, examples)]
-    own = examples // _AS_IT_IS
-    return [(*found, examples - own), *([(variant, {}, own)] if own else [])]
+    found = small_build(source, overrides=overrides, backend=backend)
+    own = examples // _AS_IT_IS if found else examples
+    builds = [(*found, examples - own)] if found else []
+    if own:
+        builds.append((build_variant(source, overrides=overrides, backend=backend), {}, own))
+    return builds
