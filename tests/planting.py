@@ -69,11 +69,16 @@ def outcome_of(check: str, mutant: Mutant | None, examples: int = _EXAMPLES) -> 
         return property_run(check, folder, examples) if check in SPECS else _pytest(check, folder)
 
 
+def python_path(folder: Path) -> str:
+    """The copy's package first, then whatever else Python is told to find."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+
+
 def run_in(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Python with the copy's package, in Triton's interpreter, with a cache of its own."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": python_path(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
         "TRITON_INTERPRET": "1",
         "OMP_NUM_THREADS": "1",

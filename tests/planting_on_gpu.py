@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mutants_on_gpu import GPU_MUTANTS, GpuMutant
-from planting import Outcome, planted, spec_text
+from planting import Outcome, planted, python_path, spec_text
 
 _RUN = """
 import json, pathlib, sys
@@ -65,7 +65,7 @@ def outcome_on_gpu(spec: str, head_dim: int, mutant: GpuMutant | None, seconds: 
     with planted(mutant) as folder:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": python_path(folder),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TRITON_INTERPRET": "0",
             "OMP_NUM_THREADS": "1",
