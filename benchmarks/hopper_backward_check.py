@@ -16,30 +16,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from calls import CALLS, drawn, keywords, queries_and_keys, relative
 from in_processes import main
 from torch import Tensor
 
-from attngen.bench.inputs import plausible_inputs, plausible_params
 from attngen.pipeline import compile_spec
 from attngen.spec_file import find_spec
 from attngen.variant import Variant, build_variant
 
-# batch, heads, key heads, q_len, k_len
-CALLS = [
-    (2, 4, 2, 1000, 1000),
-    (1, 6, 1, 517, 1303),
-    (3, 2, 2, 130, 77),
-    (1, 2, 1, 1, 2000),
-    (1, 2, 1, 4096, 4096),
-]
-
 LIMIT = 1.2e-2  # of a gradient's error, over its norm, in bfloat16
-
-
-def relative(x: Tensor, y: Tensor) -> float:
-    """|x - y| / |y| in the norm; infinite for NaN."""
-    error = float((x.double() - y.double()).norm() / y.double().norm().clamp_min(1e-20))
-    return error if error == error else float("inf")
 
 
 def gradients(call: Any, q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor, ...]:
@@ -60,17 +45,12 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
     takes = getattr(variant.module, f"takes_{kind}_backward", None)  # wide heads may have Triton's alone
     taken, able = count_launches(variant, f"launch_{kind}_backward") if takes else [], 0
     worst = {"gluon": [0.0] * 3, "two kernels": [0.0] * 3}
-    for number, (batch, heads, kv_heads, q_len, k_len) in enumerate(CALLS):
+    for number, sizes in enumerate(CALLS):
         torch.manual_seed(number)
-
-        def drawn(n: int, length: int, width: int, batch: int = batch) -> Tensor:
-            return torch.randn(batch, length, n, width, device="cuda", dtype=dtype).transpose(1, 2)
-
-        q, d_out = drawn(heads, q_len, head_dim), drawn(heads, q_len, v_dim)
-        k, v = drawn(kv_heads, k_len, head_dim), drawn(kv_heads, k_len, v_dim)
-        d_lse = torch.randn(batch, heads, q_len, device="cuda")
-        named: dict[str, Any] = {**plausible_inputs(variant.ir, q, k, v), **plausible_params(variant.ir)}
-        named |= {"seed": 7} if variant.ir.dropout is not None else {}
+        q, k, v = queries_and_keys(sizes, head_dim, v_dim, dtype)
+        d_out = drawn(sizes.batch, sizes.heads, sizes.q_len, v_dim, dtype)
+        d_lse = torch.randn(sizes.batch, sizes.heads, sizes.q_len, device="cuda")
+        named = keywords(variant, q, k, v)
         given = q, k, v, d_out, d_lse
         dense = backend.hopper.dense if backend.hopper else None
         beside = dense is None or variant.module.takes_dense(named[dense.input.name], q, k)

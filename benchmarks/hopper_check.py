@@ -10,35 +10,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from calls import CALLS, Sizes, keywords, queries_and_keys, relative
 from in_processes import main
 
-from attngen.bench.inputs import plausible_inputs, plausible_params
 from attngen.pipeline import compile_spec
 from attngen.spec_file import find_spec
 from attngen.testing.reach import small_tiles
 from attngen.variant import build_variant
 
-# batch, heads, key heads, q_len, k_len
-CALLS = [
-    (2, 48, 4, 420, 650),
-    (2, 4, 2, 1000, 1000),
-    (1, 6, 1, 517, 1303),
-    (3, 2, 2, 130, 77),
-    (1, 2, 1, 1, 2000),
-]
-LONG = (1, 2, 1, 4096, 4096)
+MANY_HEADS = Sizes(2, 48, 4, 420, 650)
 
 OUT_LIMIT, LSE_LIMIT = 8e-3, 4e-3
-
-
-def relative(x: torch.Tensor, y: torch.Tensor) -> float:
-    """|x - y| / |y| in the norm."""
-    return float((x.float() - y.float()).norm() / y.float().norm().clamp_min(1e-20))
 
 
 def distance(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -56,23 +42,10 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
     hopper, plain = (build_variant(find_spec(spec), overrides={}, backend=b) for b in ("hopper", "triton"))
     worst = {name: [0.0, 0.0] for name in ("hopper", "triton")}
     again = True
-    for number, (batch, heads, kv_heads, q_len, k_len) in enumerate([*CALLS, LONG]):
+    for number, sizes in enumerate([MANY_HEADS, *CALLS]):
         torch.manual_seed(number)
-
-        def drawn(n: int, length: int, width: int, batch: int = batch) -> torch.Tensor:
-            return torch.randn(batch, length, n, width, device="cuda", dtype=dtype).transpose(1, 2)
-
-        q, k, v = (
-            drawn(heads, q_len, head_dim),
-            drawn(kv_heads, k_len, head_dim),
-            drawn(kv_heads, k_len, v_dim),
-        )
-        seed = {"seed": 7} if hopper.ir.dropout is not None else {}
-        named: dict[str, Any] = {
-            **plausible_inputs(hopper.ir, q, k, v),
-            **plausible_params(hopper.ir),
-            **seed,
-        }
+        q, k, v = queries_and_keys(sizes, head_dim, v_dim, dtype)
+        named = keywords(hopper, q, k, v)
         assert hopper.module.takes_hopper(q, k, v), "the forward for sm_90 is not taken"
         with small_tiles(hopper):  # short calls would be Triton's
             out, lse = hopper(q, k, v, return_lse=True, **named)
@@ -81,9 +54,7 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
         expected = hopper.reference(q, k, v, return_lse=True, dtype=torch.float32, **named)
         for name, got in (("hopper", (out, lse)), ("triton", plain(q, k, v, return_lse=True, **named))):
             errors = relative(got[0], expected[0]), distance(got[1], expected[1])
-            worst[name] = [
-                max(a, b) if b == b else float("inf") for a, b in zip(worst[name], errors, strict=True)
-            ]
+            worst[name] = [max(pair) for pair in zip(worst[name], errors, strict=True)]
     good = worst["hopper"][0] < OUT_LIMIT and worst["hopper"][1] < LSE_LIMIT and again
     numbers = "  ".join(f"{n} out {a:.1e} lse {b:.1e}" for n, (a, b) in worst.items())
     return f"{'ok ' if good else 'BAD'} {numbers}{'' if again else '  DIFFERS FROM CALL TO CALL'}"

@@ -40,15 +40,15 @@ Written for torch>=2.11 and triton>=3.6; it needs nothing else.
 Sections and their lines:
 
       76  The variant
-     122  What every kernel shares
-     204  Forward
-     345  Forward on Hopper
-     815  Backward
-    1182  Backward on Hopper
-    1568  Backward of wide heads on Hopper
-    2029  Launch
-    2517  Operators and the call
-    2735  Calls seen before
+     119  What every kernel shares
+     197  Forward
+     308  Forward on Hopper
+     816  Backward
+    1037  Backward on Hopper
+    1351  Backward of wide heads on Hopper
+    1725  Launch
+    2127  Operators and the call
+    2332  Calls seen before
 """
 
 import copy
@@ -109,10 +109,7 @@ def query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK: tl.conste
     hi = q_len
     lo = tl.where(lo < hi, lo // BLOCK * BLOCK, hi)
     full_lo, full_hi = whole_tiles(
-        clip(tl.where(k_last < prefix_b, 0, k_last - offset), q_len),
-        q_len,
-        lo,
-        tl.where(whole, hi, lo),
+        clip(tl.where(k_last < prefix_b, 0, k_last - offset), q_len), q_len, lo, tl.where(whole, hi, lo),
         BLOCK,
     )
     inside = full_hi - full_lo
@@ -122,7 +119,7 @@ def query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK: tl.conste
 # ---- What every kernel shares ------------------------------------------------------------------------------
 
 # Another value of these is no reason to compile a kernel again.
-RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "padded", "scale"]
+RUN_TIME_VALUES = ["heads", "kv_heads", "q_len", "k_len", "tiles", "at_once", "dealt", "padded", "scale"]
 
 
 @triton.jit
@@ -139,11 +136,7 @@ def program_of(length, BLOCK: tl.constexpr, DESCENDING: tl.constexpr):
 def load_tile(
     X,
     first,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    RAGGED: tl.constexpr,
-    TMA: tl.constexpr,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RAGGED: tl.constexpr, TMA: tl.constexpr,
 ):
     """Rows first, first + 1, ... of one head, [ROWS, COLUMNS]; zero beyond the length and the width.
 
@@ -209,18 +202,9 @@ LEAST = tl.constexpr(-3.4028234663852886e38)
 
 @triton.jit
 def attend(
-    state,
-    walk,
-    queries,
-    keys_of,
-    values_of,
-    context,
-    MASKED: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    TMA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    state, walk, queries, keys_of, values_of, context,
+    MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_N: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Stream keys past a tile of queries: online softmax, the product with V one step behind.
 
@@ -260,32 +244,11 @@ def attend(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def forward_kernel(
-    Q,
-    K,
-    V,
-    Out,
-    Lse,
-    RowMax,
-    Log2Sum,
-    q_strides,
-    k_strides,
-    v_strides,
-    out_strides,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
-    TMA: tl.constexpr,
+    Q, K, V, Out, Lse, RowMax, Log2Sum,
+    q_strides, k_strides, v_strides, out_strides,
+    heads, kv_heads, q_len, k_len, prefix_ptr, prefix_stride_0, scale,
+    HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head. The tiles with most keys under a causal mask come first."""
@@ -358,6 +321,42 @@ def ring_of(X, PLACES: gl.constexpr):
     return gl.allocate_shared_memory(X.dtype, [PLACES, 1, 1, ROWS, COLUMNS], X.layout)
 
 
+@gluon.constexpr_function
+def accumulator(COLUMNS):
+    """How the threads of a warpgroup hold the sums of a product: 16 rows and all columns to each warp."""
+    return gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
+
+
+@gluon.jit
+def barriers(PLACES: gl.constexpr, COUNT: gl.constexpr):
+    """A barrier for each place of a ring, which flips after COUNT arrivals."""
+    places = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
+    for place in gl.static_range(PLACES):
+        mbarrier.init(places.index(place), count=COUNT)
+    return places
+
+
+# Where two warpgroups (256 threads) wait for each other they meet at one of the barriers 0 to 15, of which
+# Triton takes those below 8: TURN + n, where warpgroup n waits until it may begin its products; and in the
+# backward D_SCORES + half + 2 * buffer, where warpgroup ``half`` waits for the other's dS in that buffer.
+TURN = gl.constexpr(8)
+D_SCORES = gl.constexpr(8)
+
+
+@gluon.jit
+def signal(barrier):
+    """Arrive at one of these barriers, and go on."""
+    asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
+    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+
+
+@gluon.jit
+def await_signal(barrier):
+    """Wait at one of these barriers until the other warpgroup has arrived."""
+    asm: gl.constexpr = "bar.sync $1, 256; mov.b32 $0, 0;"
+    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+
+
 @gluon.jit
 def note(places, place, number):
     """Leave a number in shared memory."""
@@ -398,6 +397,14 @@ def queries_at(number, tiles, at_once, q_len, PARTS: gl.constexpr, ROWS: gl.cons
 
 
 @gluon.jit
+def dealt_tile(number):
+    """The tile after this one of a program's own, where they are dealt out back and forth: who had the most
+    keys in a round has the fewest in the next."""
+    programs = gl.num_programs(0)
+    return (number // programs + 1) * 2 * programs - 1 - number
+
+
+@gluon.jit
 def next_tile(Taken, tiles):
     """The next tile that no program has taken yet, or at least ``tiles``.
 
@@ -416,10 +423,12 @@ def next_tile(Taken, tiles):
 def producer(Q, K, V, Taken, fed):
     """Load the queries, then keys and values tile by tile, each as soon as its place in the ring is free."""
     sizes, shared, own = fed
-    tiles, at_once, heads, kv_heads, q_len, k_len = sizes
+    tiles, at_once, dealt, heads, kv_heads, q_len, k_len = sizes
     prefix_ptr, prefix_stride_0 = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
@@ -437,15 +446,29 @@ def producer(Q, K, V, Taken, fed):
         start = gl.where(steps > 0, edges[0], k_len)  # past the last key where there is no tile
         steps = gl.maximum(steps, 1)
 
-        mbarrier.wait(q_free, (turn + 1) & 1)
-        note(notes, 0, head)
-        note(notes, 1, q_first)
-        note(notes, 2, q_last)
-        note(notes, 3, steps)
-        note(notes, 4, whole)
-        mbarrier.expect(q_ready, PARTS * Q.block_type.nbytes)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+        note(notes, at, head)
+        note(notes, at + 1, q_first)
+        note(notes, at + 2, q_last)
+        note(notes, at + 3, steps)
+        if PARTS * ROWS > BLOCK_N:
+            reached = 1
+            for part in gl.static_range(PARTS):
+                own_first = gl.minimum(q_first + part * ROWS, q_last)
+                own_last = gl.minimum(own_first + ROWS - 1, q_last)
+                own_inner, own_edges = key_range(own_first, own_last, q_len, k_len, prefix_b, BLOCK_N)
+                reached = gl.maximum(reached, tiles_in((own_inner[0], own_edges[1]), BLOCK_N))
+                reached = steps if part == PARTS - 1 else reached
+                note(notes, at + 4 + part, tiles_in(own_inner, BLOCK_N))
+                note(notes, at + 4 + PARTS + part, reached)
+        else:
+            note(notes, at + 4, whole)
+        mbarrier.expect(q_ready.index(place), PARTS * Q.block_type.nbytes)
         for part in gl.static_range(PARTS):
-            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready, queries.index(part))
+            tile = queries.index(place * PARTS + part)
+            tma.async_copy_global_to_shared(Q, [b, h, q_first + part * ROWS, 0], q_ready.index(place), tile)
         turn += 1
         for i in range(steps):
             slot = loaded % STAGES
@@ -459,10 +482,14 @@ def producer(Q, K, V, Taken, fed):
             mbarrier.expect(v_ready.index(slot), V.block_type.nbytes)
             tma.async_copy_global_to_shared(V, [b, h_kv, n, 0], v_ready.index(slot), values.index(slot))
             loaded += 1
-        number = next_tile(Taken, tiles)
-    mbarrier.wait(q_free, (turn + 1) & 1)
-    note(notes, 3, 0)
-    mbarrier.arrive(q_ready, count=1)
+        if dealt:
+            number = dealt_tile(number)
+        else:
+            number = next_tile(Taken, tiles)
+    place = turn % Q_PLACES
+    mbarrier.wait(q_free.index(place), (turn // Q_PLACES + 1) & 1)
+    note(notes, place * NUMBERS + 3, 0)
+    mbarrier.arrive(q_ready.index(place), count=1)
 
 
 @gluon.jit
@@ -470,7 +497,7 @@ def scores_of(queries, keys):
     """Begin the product of a tile of queries with one of keys [1, 1, BLOCK_N, BLOCK_D]."""
     ROWS: gl.constexpr = queries.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[2]
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    layout: gl.constexpr = accumulator(BLOCK_N)
     nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, layout)
     keys = keys.reshape([BLOCK_N, queries.shape[1]]).permute((1, 0))
     return warpgroup_mma(queries, keys, nothing, use_acc=False, is_async=True)
@@ -500,19 +527,11 @@ def narrowed(weights, dtype: gl.constexpr, LATE: gl.constexpr):
 
 
 @gluon.jit
-def weigh(
-    dot,
-    n,
-    row_max,
-    row_sum,
-    k_len,
-    context,
-    MASKED: gl.constexpr,
-):
+def weigh(dot, n, row_max, row_sum, context, MASKED: gl.constexpr):
     """One step of the online softmax: weights [ROWS, BLOCK_N], by how much to rescale what came before."""
     BLOCK_N: gl.constexpr = dot.shape[1]
     layout: gl.constexpr = dot.type.layout
-    prefix_b, pos, scale_log2 = context
+    k_len, prefix_b, pos, scale_log2 = context
     column = n + gl.arange(0, BLOCK_N, gl.SliceLayout(0, layout))
     if MASKED:
         column = one_by_one(column)
@@ -549,33 +568,24 @@ def in_order(row_sum):
 
 
 @gluon.jit
-def await_turn(PART: gl.constexpr):
-    """Wait until the warpgroup before this one has begun its products. Barriers 8 to 15 are free."""
-    asm: gl.constexpr = f"bar.sync {PART + 8}, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r", [], gl.int32, is_pure=False, pack=1)
-
-
-@gluon.jit
-def give_turn(PART: gl.constexpr):
-    """Let warpgroup PART begin its products."""
-    asm: gl.constexpr = f"bar.arrive {PART + 8}, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r", [], gl.int32, is_pure=False, pack=1)
+def next_in_turn(step, ends, PART: gl.constexpr, PARTS: gl.constexpr):
+    """The warpgroup that begins its products after PART; after the last, the first that has a step left."""
+    if PART < PARTS - 1:
+        part = gl.to_tensor(PART + 1)
+    else:
+        part = gl.to_tensor(0)
+        if len(ends) > 0:
+            notes, at = ends
+            if step + 1 < noted(notes, at + PART):
+                for earlier in gl.static_range(PART):
+                    part += gl.where(step + 1 < noted(notes, at + earlier), 0, 1)
+    return part
 
 
 @gluon.jit
 def attend_tiles(
-    state,
-    first,
-    end,
-    queries,
-    shared,
-    k_len,
-    context,
-    MASKED: gl.constexpr,
-    PART: gl.constexpr,
-    PARTS: gl.constexpr,
-    TURNS: gl.constexpr,
-    LATE: gl.constexpr,
+    state, first, end, queries, shared, begin, ends, context,
+    MASKED: gl.constexpr, PART: gl.constexpr, PARTS: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr,
 ):
     """Tiles first..end-1 of all that were loaded, the product with V one step behind: it runs under the
     softmax of the step.
@@ -592,20 +602,21 @@ def attend_tiles(
         mbarrier.wait(k_ready.index(slot), (i // STAGES) & 1)
         n = noted(firsts, slot)  # before the products, so that what follows from it is computed under them
         if TURNS:
-            await_turn(PART)
+            following = next_in_turn(i - begin, ends, PART, PARTS)
+            await_signal(TURN + PART)
         dot = scores_of(queries, keys.index(slot))
         mbarrier.wait(v_ready.index(before), ((i - 1) // STAGES) & 1)
         owed = values.index(before).reshape([BLOCK_N, acc.shape[1]])
         acc = warpgroup_mma(weights, owed, acc, is_async=True)
         if TURNS:
-            give_turn((PART + 1) % PARTS)
+            signal(TURN + following)
         if MASKED:  # the mask needs the registers of what is under way
             dot, acc, weights = warpgroup_mma_wait(0, [dot, acc, weights])
         else:
             dot = warpgroup_mma_wait(1, [dot])
         mbarrier.arrive(k_free.index(slot))
 
-        new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, MASKED)
+        new, rescale, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, MASKED)
         new = gl.convert_layout(narrowed(new, weights.dtype, LATE), weights.type.layout)
         if not MASKED:
             if LATE:
@@ -619,83 +630,91 @@ def attend_tiles(
 
 @gluon.jit
 def consumer(
-    Out,
-    Lse,
-    given,
-    PART: gl.constexpr,
-    TURNS: gl.constexpr,
-    LATE: gl.constexpr,
-    OWN_PLACE: gl.constexpr,
+    Out, Lse, given, PART: gl.constexpr, TURNS: gl.constexpr, LATE: gl.constexpr, OWN_PLACE: gl.constexpr
 ):
     """Warpgroup PART: its ROWS queries of each tile against all its keys."""
     sizes, shared, outs, own = given
     heads, q_len, k_len = sizes
     prefix_ptr, prefix_stride_0, scale = own
     queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts = shared
-    PARTS: gl.constexpr = queries.shape[0]
+    Q_PLACES: gl.constexpr = q_ready.shape[0]
+    NUMBERS: gl.constexpr = notes.shape[0] // Q_PLACES
+    PARTS: gl.constexpr = queries.shape[0] // Q_PLACES
     ROWS: gl.constexpr = queries.shape[3]
     STAGES: gl.constexpr = keys.shape[0]
     BLOCK_N: gl.constexpr = keys.shape[3]
     BLOCK_DV: gl.constexpr = values.shape[4]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    outputs: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
+    scores: gl.constexpr = accumulator(BLOCK_N)
+    outputs: gl.constexpr = accumulator(BLOCK_DV)
     by_row: gl.constexpr = gl.SliceLayout(1, scores)
     ring = (keys, values, k_ready, k_free, v_ready, v_free, firsts)
-    queries = queries.index(PART).reshape([ROWS, queries.shape[4]])
-    tile = outs.index(PART)._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+    OUT_PLACES: gl.constexpr = outs.shape[0] // PARTS
+    # Whether there may be tiles of keys that only later warpgroups have: this one leaves them out.
+    LEAVES_OUT: gl.constexpr = PARTS * ROWS > BLOCK_N
 
     if TURNS and PART == PARTS - 1:
-        give_turn(0)
+        signal(TURN)
     turn = 0
     begin = 0
-    mbarrier.wait(q_ready, 0)
+    mbarrier.wait(q_ready.index(0), 0)
     steps = noted(notes, 3)
     while steps > 0:
-        q_first = noted(notes, 1) + PART * ROWS
-        head = noted(notes, 0)
+        place = turn % Q_PLACES
+        at = place * NUMBERS
+        tile = queries.index(place * PARTS + PART).reshape([ROWS, queries.shape[4]])
+        q_first = noted(notes, at + 1) + PART * ROWS
+        head = noted(notes, at)
         b = head // heads
         scale_log2 = 1.4426950408889634 * scale
         prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
         row = q_first + gl.arange(0, ROWS, by_row)
         q = tl.minimum(row, q_len - 1)[:, None]
         pos = q + (k_len - q_len)
-        context = (prefix_b, pos, scale_log2)
+        context = (k_len, prefix_b, pos, scale_log2)
         row_max = gl.full([ROWS], float("-inf"), gl.float32, by_row)
         row_sum = gl.full([ROWS], 0.0, gl.float32, by_row)
 
+        own_end = begin + steps
+        ends = ()
+        if LEAVES_OUT:
+            own_end = begin + noted(notes, at + 4 + PARTS + PART)
+            ends = (notes, at + 4 + PARTS)
         # The first tile has nothing before it to multiply with V.
         slot = begin % STAGES
         mbarrier.wait(k_ready.index(slot), (begin // STAGES) & 1)
         n = noted(firsts, slot)
         if TURNS:
-            await_turn(PART)
-        dot = scores_of(queries, keys.index(slot))
+            await_signal(TURN + PART)
+        dot = scores_of(tile, keys.index(slot))
         if TURNS:
-            give_turn((PART + 1) % PARTS)
+            signal(TURN + next_in_turn(0, ends, PART, PARTS))
         dot = warpgroup_mma_wait(0, [dot])
         mbarrier.arrive(k_free.index(slot))
-        whole = noted(notes, 4)
+        whole = noted(notes, at + 4 + (PART if LEAVES_OUT else 0))
         if whole > 0:
-            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, False)
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, False)
         else:
-            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, k_len, context, True)
+            weights, _, row_max, row_sum = weigh(dot, n, row_max, row_sum, context, True)
         weights = gl.convert_layout(narrowed(weights, keys.dtype, LATE), gl.DotOperandLayout(0, outputs, 2))
+        if Q_PLACES > 1 and turn > 0:  # the tile before this one has left by now
+            tma.store_wait(0)
+            mbarrier.arrive(q_free.index((turn - 1) % Q_PLACES))
         state = gl.zeros([ROWS, BLOCK_DV], gl.float32, outputs), weights, row_max, row_sum
 
-        end = begin + steps
         edges_from = begin + gl.maximum(whole, 1)
         state = attend_tiles(
-            state, begin + 1, edges_from, queries, ring, k_len, context, False, PART, PARTS, TURNS, LATE
+            state, begin + 1, edges_from, tile, ring, begin, ends, context, False, PART, PARTS, TURNS, LATE
         )
         state = attend_tiles(
-            state, edges_from, end, queries, ring, k_len, context, True, PART, PARTS, TURNS, LATE
+            state, edges_from, own_end, tile, ring, begin, ends, context, True, PART, PARTS, TURNS, LATE
         )
-        head, q_last = noted(notes, 0), noted(notes, 2)  # not before: the loops need all registers
-        if OWN_PLACE:
-            mbarrier.arrive(q_free)
+        head, q_last = noted(notes, at), noted(notes, at + 2)  # not before: the loops need all registers
+        end = begin + noted(notes, at + 3) if LEAVES_OUT else own_end
+        if OWN_PLACE and Q_PLACES == 1:
+            mbarrier.arrive(q_free.index(0))
         acc, weights, row_max, row_sum = state
-        slot = (end - 1) % STAGES
-        mbarrier.wait(v_ready.index(slot), ((end - 1) // STAGES) & 1)
+        slot = (own_end - 1) % STAGES
+        mbarrier.wait(v_ready.index(slot), ((own_end - 1) // STAGES) & 1)
         acc = warpgroup_mma(weights, values.index(slot).reshape([BLOCK_N, BLOCK_DV]), acc, is_async=True)
 
         kept_any = row_sum != 0.0  # NaN stays NaN
@@ -706,88 +725,72 @@ def consumer(
         acc = warpgroup_mma_wait(0, [acc])
         mbarrier.arrive(v_free.index(slot))
         acc = acc * gl.convert_layout(1.0 / row_sum, gl.SliceLayout(1, outputs))[:, None]
-        tma.store_wait(0)  # the tile before this one has left
-        tile.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
+        if OUT_PLACES == 1:
+            tma.store_wait(0)  # the tile before this one has left
+        out = outs.index(place % OUT_PLACES * PARTS + PART)
+        out = out._reinterpret(Out.dtype, Out.block_type.shape, Out.layout)
+        out.reshape([ROWS, BLOCK_DV]).store(acc.to(Out.dtype))
         fence_async_shared()
         if q_first <= q_last:
-            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], tile)
+            tma.async_copy_shared_to_global(Out, [head // heads, head % heads, q_first, 0], out)
         if not OWN_PLACE:
             tma.store_wait(0)
-            mbarrier.arrive(q_free)
+            mbarrier.arrive(q_free.index(0))
+        for i in range(own_end, end):
+            mbarrier.wait(k_ready.index(i % STAGES), (i // STAGES) & 1)
+            mbarrier.arrive(k_free.index(i % STAGES))
+            mbarrier.wait(v_ready.index(i % STAGES), (i // STAGES) & 1)
+            mbarrier.arrive(v_free.index(i % STAGES))
         begin = end
         turn += 1
-        mbarrier.wait(q_ready, turn & 1)
-        steps = noted(notes, 3)
+        mbarrier.wait(q_ready.index(turn % Q_PLACES), (turn // Q_PLACES) & 1)
+        steps = noted(notes, turn % Q_PLACES * NUMBERS + 3)
     if TURNS and PART == 0:
-        await_turn(0)
+        await_signal(TURN)
     tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_forward_kernel(
-    Q,
-    K,
-    V,
-    Out,
-    Lse,
-    Taken,
-    tiles,
-    at_once,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
-    PARTS: gl.constexpr,
-    STAGES: gl.constexpr,
-    REGISTERS: gl.constexpr,
-    TURNS: gl.constexpr,
-    LATE: gl.constexpr,
-    OWN_PLACE: gl.constexpr,
+    Q, K, V, Out, Lse, Taken,
+    tiles, at_once, dealt, heads, kv_heads, q_len, k_len, prefix_ptr, prefix_stride_0, scale,
+    PARTS: gl.constexpr, STAGES: gl.constexpr, REGISTERS: gl.constexpr, TURNS: gl.constexpr,
+    LATE: gl.constexpr, OWN_PLACE: gl.constexpr,
 ):
     """One program: a tile of PARTS * ROWS queries of one head, and as often as there is one left another.
 
-    ``Taken`` counts the tiles that were taken beyond the first of each program.
+    ``Taken`` counts the tiles that were taken beyond the first of each program, but where they are ``dealt``.
     """
     own = (prefix_ptr, prefix_stride_0, scale)
 
-    one: gl.constexpr = mbarrier.MBarrierLayout()
+    Q_PLACES: gl.constexpr = 2 if OWN_PLACE and TURNS else 1
     NOTES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    queries = ring_of(Q, PARTS)
+    # Where there is room, the next tile's queries come before this one's output has left: it has a place of
+    # its own or, where the warpgroups take turns, and so do not end together, the next queries have.
+    queries = ring_of(Q, Q_PLACES * PARTS)
     outs = queries
-    if OWN_PLACE or Out.block_type.shape[3] > Q.block_type.shape[3]:
+    if (OWN_PLACE and Q_PLACES == 1) or Out.block_type.shape[3] > Q.block_type.shape[3]:
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5, 1], NOTES)
-    firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)
-    q_ready = gl.allocate_shared_memory(gl.int64, [1], one)
-    q_free = gl.allocate_shared_memory(gl.int64, [1], one)
-    k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    mbarrier.init(q_ready, count=1)
-    mbarrier.init(q_free, count=PARTS)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(k_ready.index(slot), count=1)
-        mbarrier.init(v_ready.index(slot), count=1)
-        mbarrier.init(k_free.index(slot), count=PARTS)
-        mbarrier.init(v_free.index(slot), count=PARTS)
+    notes = gl.allocate_shared_memory(
+        gl.int32, [(4 + 2 * PARTS) * Q_PLACES, 1], NOTES
+    )  # what ``producer`` notes of a tile
+    firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)  # of each tile of keys
+    q_ready, q_free = barriers(Q_PLACES, 1), barriers(Q_PLACES, PARTS)
+    k_ready, k_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
+    v_ready, v_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
     fence_async_shared()
     shared = (queries, keys, values, q_ready, q_free, k_ready, k_free, v_ready, v_free, notes, firsts)
     given = ((heads, q_len, k_len), shared, outs, own)
-    fed = ((tiles, at_once, heads, kv_heads, q_len, k_len), shared, (prefix_ptr, prefix_stride_0))
+    fed = ((tiles, at_once, dealt, heads, kv_heads, q_len, k_len), shared, (prefix_ptr, prefix_stride_0))
     if PARTS == 1:
         gl.warp_specialize(
             [
                 (consumer, (Out, Lse, given, 0, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
-            [1],
-            [24],
+            [1], [24],  # warps, and registers a thread, of all but the first
         )
     elif PARTS == 2:
         gl.warp_specialize(
@@ -796,8 +799,7 @@ def hopper_forward_kernel(
                 (consumer, (Out, Lse, given, 1, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
-            [4, 1],
-            [REGISTERS, 504 - 2 * REGISTERS],
+            [4, 1], [REGISTERS, 504 - 2 * REGISTERS],  # warps, and registers a thread, of all but the first
         )
     else:
         gl.warp_specialize(
@@ -807,8 +809,7 @@ def hopper_forward_kernel(
                 (consumer, (Out, Lse, given, 2, TURNS, LATE, OWN_PLACE)),
                 (producer, (Q, K, V, Taken, fed)),
             ],
-            [4, 4, 1],
-            [REGISTERS, REGISTERS, 24],
+            [4, 4, 1], [REGISTERS, REGISTERS, 24],  # warps, and registers a thread, of all but the first
         )
 
 
@@ -819,24 +820,10 @@ def hopper_forward_kernel(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def delta_kernel(
-    Out,
-    DOut,
-    Lse,
-    RowMax,
-    Log2Sum,
-    DLse,
-    Lse2,
-    Rest,
-    Delta,
-    out_strides,
-    d_out_strides,
-    heads,
-    q_len,
-    padded,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
+    Out, DOut, Lse, RowMax, Log2Sum, DLse, Lse2, Rest, Delta,
+    out_strides, d_out_strides,
+    heads, q_len, padded,
+    V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr,
     HAS_DLSE: tl.constexpr,
 ):
     """delta of each row, and its log-sum-exp in base 2, [batch * heads, padded].
@@ -877,23 +864,9 @@ def load_rows(X, head, first, padded, ROWS: tl.constexpr, TMA: tl.constexpr):
 
 @triton.jit
 def accumulate_dkdv(
-    dk,
-    dv,
-    walk,
-    keys,
-    values,
-    column,
-    queries_of,
-    d_out_of,
-    rows_of,
-    context,
-    EXACT: tl.constexpr,
-    MASKED: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    TMA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    dk, dv, walk, keys, values, column, queries_of, d_out_of, rows_of, context,
+    EXACT: tl.constexpr, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Add to dK and dV [BLOCK_N, dim] what some queries give. The scores stand transposed here.
 
@@ -934,37 +907,11 @@ def accumulate_dkdv(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def dkdv_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Rest,
-    Delta,
-    DK,
-    DV,
-    q_strides,
-    k_strides,
-    v_strides,
-    d_out_strides,
-    dk_strides,
-    dv_strides,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
-    TMA: tl.constexpr,
+    Q, K, V, DOut, Lse2, Rest, Delta, DK, DV,
+    q_strides, k_strides, v_strides, d_out_strides, dk_strides, dv_strides,
+    heads, kv_heads, q_len, k_len, padded, prefix_ptr, prefix_stride_0, scale,
+    HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream."""
@@ -993,42 +940,12 @@ def dkdv_kernel(
         context = (prefix_b, scale_log2)
         inner, edges = query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK_M)
         dk, dv = accumulate_dkdv(
-            dk,
-            dv,
-            inner,
-            keys,
-            values,
-            column,
-            queries_of,
-            d_out_of,
-            rows_of,
-            context,
-            EXACT,
-            False,
-            HEAD_DIM,
-            V_DIM,
-            BLOCK_M,
-            TMA,
-            PRECISION,
+            dk, dv, inner, keys, values, column, queries_of, d_out_of, rows_of, context,
+            EXACT, False, HEAD_DIM, V_DIM, BLOCK_M, TMA, PRECISION,
         )
         dk, dv = accumulate_dkdv(
-            dk,
-            dv,
-            edges,
-            keys,
-            values,
-            column,
-            queries_of,
-            d_out_of,
-            rows_of,
-            context,
-            EXACT,
-            True,
-            HEAD_DIM,
-            V_DIM,
-            BLOCK_M,
-            TMA,
-            PRECISION,
+            dk, dv, edges, keys, values, column, queries_of, d_out_of, rows_of, context,
+            EXACT, True, HEAD_DIM, V_DIM, BLOCK_M, TMA, PRECISION,
         )
 
     dk = dk * scale
@@ -1040,21 +957,9 @@ def dkdv_kernel(
 
 @triton.jit
 def accumulate_dq(
-    dq,
-    walk,
-    queries,
-    d_out,
-    stats,
-    keys_of,
-    values_of,
-    context,
-    EXACT: tl.constexpr,
-    MASKED: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    TMA: tl.constexpr,
-    PRECISION: tl.constexpr,
+    dq, walk, queries, d_out, stats, keys_of, values_of, context,
+    EXACT: tl.constexpr, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr,
+    BLOCK_N: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Add to dQ [BLOCK_M, BLOCK_D] what some keys give."""
     lse2, rest, delta = stats
@@ -1083,35 +988,11 @@ def accumulate_dq(
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def dq_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Rest,
-    Delta,
-    DQ,
-    q_strides,
-    k_strides,
-    v_strides,
-    d_out_strides,
-    dq_strides,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    V_DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
-    EXACT: tl.constexpr,
-    TMA: tl.constexpr,
+    Q, K, V, DOut, Lse2, Rest, Delta, DQ,
+    q_strides, k_strides, v_strides, d_out_strides, dq_strides,
+    heads, kv_heads, q_len, k_len, padded, prefix_ptr, prefix_stride_0, scale,
+    HEAD_DIM: tl.constexpr, V_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, EXACT: tl.constexpr, TMA: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head, the same keys as in the forward."""
@@ -1141,38 +1022,12 @@ def dq_kernel(
     q_last = tl.minimum(q_first + BLOCK_M, q_len) - 1
     inner, edges = key_range(q_first, q_last, q_len, k_len, prefix_b, BLOCK_N)
     dq = accumulate_dq(
-        dq,
-        inner,
-        queries,
-        d_out,
-        stats,
-        keys_of,
-        values_of,
-        context,
-        EXACT,
-        False,
-        HEAD_DIM,
-        V_DIM,
-        BLOCK_N,
-        TMA,
-        PRECISION,
+        dq, inner, queries, d_out, stats, keys_of, values_of, context,
+        EXACT, False, HEAD_DIM, V_DIM, BLOCK_N, TMA, PRECISION,
     )
     dq = accumulate_dq(
-        dq,
-        edges,
-        queries,
-        d_out,
-        stats,
-        keys_of,
-        values_of,
-        context,
-        EXACT,
-        True,
-        HEAD_DIM,
-        V_DIM,
-        BLOCK_N,
-        TMA,
-        PRECISION,
+        dq, edges, queries, d_out, stats, keys_of, values_of, context,
+        EXACT, True, HEAD_DIM, V_DIM, BLOCK_N, TMA, PRECISION,
     )
 
     dq = dq * scale
@@ -1196,17 +1051,13 @@ def add_tile(target, offsets, tile, _semantic=None):
 
 
 @gluon.jit
-def announce(barrier):
-    """Tell the other warpgroup that this one's dS is written. Barriers 8 to 15 are free."""
-    asm: gl.constexpr = "bar.arrive $1, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
-
-
-@gluon.jit
-def await_other(barrier):
-    """Wait until the other warpgroup's dS is written."""
-    asm: gl.constexpr = "bar.sync $1, 256; mov.b32 $0, 0;"
-    gl.inline_asm_elementwise(asm, "=r,r", [barrier], gl.int32, is_pure=False, pack=1)
+def by_fours(tiles):
+    """The head and the tile of this program, where a head has that many: four heads at a time, so that what
+    streams past their tiles stays in the L2 cache."""
+    four = gl.program_id(0) // (tiles * 4)
+    in_four = gl.minimum(gl.num_programs(0) // tiles - four * 4, 4)
+    rank = gl.program_id(0) - four * tiles * 4
+    return four * 4 + rank % in_four, rank // in_four
 
 
 @gluon.jit
@@ -1240,6 +1091,14 @@ def feed_queries(step, walk, Q, DOut, Lse2, Delta, of, ring):
 
 
 @gluon.jit
+def load_halves(X, of, ready, tiles):
+    """Load 64 rows for each of the two warpgroups."""
+    b, h, first = of
+    for half in gl.static_range(2):
+        tma.async_copy_global_to_shared(X, [b, h, first + half * 64, 0], ready, tiles.index(half))
+
+
+@gluon.jit
 def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
     """Load keys and values, then queries, dO, log-sum-exp and delta tile by tile."""
     place, heads, group, tiles, ring, own = fed
@@ -1250,8 +1109,7 @@ def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
     BLOCK_N: gl.constexpr = K.block_type.shape[2]
     mbarrier.expect(kv_ready, K.block_type.nbytes + 2 * V.block_type.nbytes)
     tma.async_copy_global_to_shared(K, [b, h_kv, k_first, 0], kv_ready, keys)
-    for half in gl.static_range(2):
-        tma.async_copy_global_to_shared(V, [b, h_kv, k_first + half * 64, 0], kv_ready, values.index(half))
+    load_halves(V, place, kv_ready, values)
     step = gl.to_tensor(0)
     for member in range(group):
         h = h_kv * group + member
@@ -1267,7 +1125,7 @@ def backward_producer(Q, K, V, DOut, Lse2, Delta, fed):
 @gluon.jit
 def part_of_dq(d_scores, keys, HALF: gl.constexpr):
     """Begin a warpgroup's part of dQ, [64, 64]: half of the columns, or of the rows where 64 are all."""
-    nothing = gl.zeros([64, 64], gl.float32, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16]))
+    nothing = gl.zeros([64, 64], gl.float32, accumulator(64))
     if keys.shape[1] == 64:
         d_scores = d_scores.slice(HALF * 64, 64, dim=1)
     else:
@@ -1286,18 +1144,8 @@ def add_to_dq(part, owed, staged, Sums, HALF: gl.constexpr):
 
 @gluon.jit
 def accumulate_backward(
-    state,
-    walk,
-    own_first,
-    tile_row,
-    lengths,
-    tiles,
-    ring,
-    Sums,
-    per_lse2,
-    context,
-    MASKED: gl.constexpr,
-    HALF: gl.constexpr,
+    state, walk, own_first, tile_row, lengths, tiles, ring, Sums, per_lse2, context,
+    MASKED: gl.constexpr, HALF: gl.constexpr,
 ):
     """Add to dK and dV of 64 keys what some queries give, and to dQ what the queries a step before give.
 
@@ -1313,7 +1161,7 @@ def accumulate_backward(
     BLOCK_M: gl.constexpr = queries.shape[3]
     BLOCK_D: gl.constexpr = queries.shape[4]
     BLOCK_DV: gl.constexpr = d_outs.shape[4]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    scores: gl.constexpr = accumulator(BLOCK_M)
     operand: gl.constexpr = gl.DotOperandLayout(0, dk.type.layout, 2)
     operand_of_dv: gl.constexpr = gl.DotOperandLayout(0, dv.type.layout, 2)
     by_query: gl.constexpr = gl.SliceLayout(0, scores)
@@ -1328,7 +1176,7 @@ def accumulate_backward(
         q_tile = queries.index(slot).reshape([BLOCK_M, BLOCK_D])
         dot = start_of(lse2s.index(slot).reshape([BLOCK_M]).load(by_query) * per_lse2, nothing)
         dot = warpgroup_mma(mine, q_tile.permute((1, 0)), dot, is_async=True)
-        await_other(8 + HALF + 2 * before)
+        await_signal(D_SCORES + HALF + 2 * before)
         part = part_of_dq(d_scores.index(before), keys, HALF)
         dot = warpgroup_mma_wait(1, [dot])
 
@@ -1358,7 +1206,7 @@ def accumulate_backward(
         d_score = d_score.to(queries.dtype)
         d_scores.index(now).slice(HALF * 64, 64, dim=0).store(d_score)
         fence_async_shared()
-        announce(9 - HALF + 2 * now)
+        signal(D_SCORES + (1 - HALF) + 2 * now)
         dk = warpgroup_mma(gl.convert_layout(d_score, operand), q_tile, dk, is_async=True)
         dk, dv = warpgroup_mma_wait(0, [dk, dv])
         mbarrier.arrive(free.index(slot))
@@ -1368,22 +1216,16 @@ def accumulate_backward(
 
 
 @gluon.jit
-def store_half(target, of, tile, place):
-    """Write dK or dV of 64 keys by way of shared memory; nothing beyond the last key and the last column."""
-    b, h_kv, k_first = of
-    place.reshape([64, target.block_type.shape[3]]).store(tile.to(target.dtype))
+def store_rows(Target, of, rows, place):
+    """Begin to write 64 rows of a gradient by way of shared memory, none beyond the last row and column."""
+    b, h, first = of
+    place.reshape([64, Target.block_type.shape[3]]).store(rows.to(Target.dtype))
     fence_async_shared()
-    tma.async_copy_shared_to_global(target, [b, h_kv, k_first, 0], place)
+    tma.async_copy_shared_to_global(Target, [b, h, first, 0], place)
 
 
 @gluon.jit
-def backward_consumer(
-    DK,
-    DV,
-    Sums,
-    given,
-    HALF: gl.constexpr,
-):
+def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
     """Warpgroup HALF: 64 of the program's keys against the queries of each query head."""
     place, sizes, tiles, ring, own = given
     b, h_kv, k_first = place
@@ -1394,8 +1236,8 @@ def backward_consumer(
     BLOCK_N: gl.constexpr = keys.shape[2]
     BLOCK_D: gl.constexpr = keys.shape[3]
     BLOCK_DV: gl.constexpr = values.shape[4]
-    as_dk: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
-    as_dv: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_DV, 16])
+    as_dk: gl.constexpr = accumulator(BLOCK_D)
+    as_dv: gl.constexpr = accumulator(BLOCK_DV)
     own_values = values.index(HALF)
     staged = staged.index(HALF)
     tiles = (keys.reshape([BLOCK_N, BLOCK_D]), own_values.reshape([64, BLOCK_DV]), d_scores, staged)
@@ -1405,7 +1247,7 @@ def backward_consumer(
     dv = gl.zeros([64, BLOCK_DV], gl.float32, as_dv)
     state = (dk, dv, gl.to_tensor(0), gl.to_tensor(-1))
     mbarrier.wait(kv_ready, 0)
-    announce(11 - HALF)  # before the first step there is no dS to wait for
+    signal(D_SCORES + (1 - HALF) + 2)  # before the first step there is no dS to wait for
     per_lse2 = -0.6931471805599453 / scale  # S starts where 2**S is divided by the row's sum
     for member in range(group):
         h = h_kv * group + member
@@ -1418,84 +1260,43 @@ def backward_consumer(
         whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
         inner, edges = query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK_M)
         state = accumulate_backward(
-            state,
-            inner,
-            own_first,
-            tile_row,
-            (q_len, k_len),
-            tiles,
-            ring,
-            Sums,
-            per_lse2,
-            context,
-            False,
-            HALF,
+            state, inner, own_first, tile_row, (q_len, k_len), tiles, ring, Sums, per_lse2, context,
+            False, HALF,
         )
         state = accumulate_backward(
-            state,
-            edges,
-            own_first,
-            tile_row,
-            (q_len, k_len),
-            tiles,
-            ring,
-            Sums,
-            per_lse2,
-            context,
-            True,
-            HALF,
+            state, edges, own_first, tile_row, (q_len, k_len), tiles, ring, Sums, per_lse2, context,
+            True, HALF,
         )
 
     dk, dv, step, owed = state
-    await_other(8 + HALF + 2 * ((step + 1) & 1))
+    await_signal(D_SCORES + HALF + 2 * ((step + 1) & 1))
     if owed >= 0:
         part = part_of_dq(d_scores.index((step + 1) & 1), tiles[0], HALF)
         part = warpgroup_mma_wait(0, [part])
         add_to_dq(part, owed, staged, Sums, HALF)
         tma.store_wait(0)
     dk = dk * scale
-    store_half(DK, (b, h_kv, own_first), dk, staged._reinterpret(DK.dtype, DK.block_type.shape, DK.layout))
-    store_half(DV, (b, h_kv, own_first), dv, own_values)
+    store_rows(DK, (b, h_kv, own_first), dk, staged._reinterpret(DK.dtype, DK.block_type.shape, DK.layout))
+    store_rows(DV, (b, h_kv, own_first), dv, own_values)
     tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_backward_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Delta,
-    Sums,
-    DK,
-    DV,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
+    Q, K, V, DOut, Lse2, Delta, Sums, DK, DV,
+    heads, kv_heads, q_len, k_len, padded, prefix_ptr, prefix_stride_0, scale,
     STAGES: gl.constexpr,
 ):
     """One program: BLOCK_N keys of one key head, past which the queries of each of its query heads stream.
 
-    Four heads at a time, so that their queries stay in the L2 cache; in them the tiles with most queries
-    under a causal mask come first.
+    The tiles with most queries under a causal mask come first.
     """
     BLOCK_M: gl.constexpr = Q.block_type.shape[2]
     BLOCK_N: gl.constexpr = K.block_type.shape[2]
     k_tiles = gl.cdiv(k_len, BLOCK_N)
-    four = gl.program_id(0) // (k_tiles * 4)
-    in_four = gl.minimum(gl.num_programs(0) // k_tiles - four * 4, 4)
-    rank = gl.program_id(0) - four * k_tiles * 4
-    kv_head = four * 4 + rank % in_four
-    k_first = rank // in_four * BLOCK_N
-    b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    kv_head, tile = by_fours(k_tiles)
+    b, h_kv, k_first = kv_head // kv_heads, kv_head % kv_heads, tile * BLOCK_N
 
-    one: gl.constexpr = mbarrier.MBarrierLayout()
     keys = gl.allocate_shared_memory(K.dtype, K.block_type.shape, K.layout)
     values = ring_of(V, 2)
     queries = ring_of(Q, STAGES)
@@ -1510,15 +1311,8 @@ def hopper_backward_kernel(
         alignment=1024,
     )
     staged = gl.allocate_shared_memory(gl.float32, [2, 64, 64], by_thread)
-    kv_ready = gl.allocate_shared_memory(gl.int64, [1], one)
-    q_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    d_out_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], one)
-    mbarrier.init(kv_ready, count=1)
-    for slot in gl.static_range(STAGES):
-        mbarrier.init(q_ready.index(slot), count=1)
-        mbarrier.init(d_out_ready.index(slot), count=1)
-        mbarrier.init(free.index(slot), count=2)
+    kv_ready = barriers(1, 1).index(0)
+    q_ready, d_out_ready, free = barriers(STAGES, 1), barriers(STAGES, 1), barriers(STAGES, 2)
     fence_async_shared()
     group = heads // kv_heads
     place = (b, h_kv, k_first)
@@ -1534,24 +1328,13 @@ def hopper_backward_kernel(
             (backward_consumer, (DK, DV, Sums, given, 1)),
             (backward_producer, (Q, K, V, DOut, Lse2, Delta, fed)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 1], [240, 24],  # warps, and registers a thread, of all but the first
     )
 
 
 @triton.jit(do_not_specialize=RUN_TIME_VALUES)
 def finish_dq_kernel(
-    Sums,
-    DQ,
-    dq_strides,
-    heads,
-    q_len,
-    padded,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    Sums, DQ, dq_strides, heads, q_len, padded, scale, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr
 ):
     """One program: 64 rows of dQ from their sums, whose parts lie as a warpgroup's threads held them."""
     q_first, head = program_of(padded, 64, False)
@@ -1576,12 +1359,7 @@ def finish_dq_kernel(
 @gluon.jit
 def watched_ring(X, PLACES: gl.constexpr):
     """A ring of X's tiles, and barriers: which are ready, and which both warpgroups have done with."""
-    ready = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
-    free = gl.allocate_shared_memory(gl.int64, [PLACES, 1], mbarrier.MBarrierLayout())
-    for place in gl.static_range(PLACES):
-        mbarrier.init(ready.index(place), count=1)
-        mbarrier.init(free.index(place), count=2)
-    return ring_of(X, PLACES), ready, free
+    return ring_of(X, PLACES), barriers(PLACES, 1), barriers(PLACES, 2)
 
 
 @gluon.jit
@@ -1608,25 +1386,6 @@ def give_back(step, ring):
     """This warpgroup has done with a step's tile."""
     tiles, _, free = ring
     mbarrier.arrive(free.index(step % tiles.shape[0]))
-
-
-@gluon.jit
-def load_own(X, of, ready, tiles):
-    """Load the rows of both warpgroups."""
-    b, h, first = of
-    for half in gl.static_range(2):
-        tma.async_copy_global_to_shared(X, [b, h, first + half * 64, 0], ready, tiles.index(half))
-
-
-@gluon.jit
-def store_own(Target, of, acc, tile):
-    """Write a warpgroup's rows of a gradient, by way of where its own rows lay."""
-    b, h, first = of
-    tile = tile._reinterpret(Target.dtype, Target.block_type.shape, Target.layout)
-    tile.reshape([64, acc.shape[1]]).store(acc.to(Target.dtype))
-    fence_async_shared()
-    tma.async_copy_shared_to_global(Target, [b, h, first, 0], tile)
-    tma.store_wait(0)
 
 
 @gluon.jit
@@ -1659,9 +1418,9 @@ def producer_to_keys(Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS: gl.constexpr):
     BLOCK_M: gl.constexpr = Q.block_type.shape[2]
     BLOCK_N: gl.constexpr = 128
     mbarrier.expect(own_ready, 2 * K.block_type.nbytes + (2 * V.block_type.nbytes if OF_KEYS else 0))
-    load_own(K, (b, h_kv, k_first), own_ready, keys)
+    load_halves(K, (b, h_kv, k_first), own_ready, keys)
     if OF_KEYS:
-        load_own(V, (b, h_kv, k_first), own_ready, values)
+        load_halves(V, (b, h_kv, k_first), own_ready, values)
     step = gl.to_tensor(0)
     for member in range(group):
         h = h_kv * group + member
@@ -1676,16 +1435,8 @@ def producer_to_keys(Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS: gl.constexpr):
 
 @gluon.jit
 def accumulate_by_keys(
-    state,
-    walk,
-    own_first,
-    lengths,
-    own_tiles,
-    rings,
-    per_lse2,
-    context,
-    MASKED: gl.constexpr,
-    OF_KEYS: gl.constexpr,
+    state, walk, own_first, lengths, own_tiles, rings, per_lse2, context,
+    MASKED: gl.constexpr, OF_KEYS: gl.constexpr,
 ):
     """Add to dK of 64 keys, or without OF_KEYS to dV, what some queries give. The scores stand transposed.
 
@@ -1699,7 +1450,7 @@ def accumulate_by_keys(
     prefix_b, scale_log2 = context
     STAGES: gl.constexpr = lse2s.shape[0]
     BLOCK_M: gl.constexpr = lse2s.shape[2]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
+    scores: gl.constexpr = accumulator(BLOCK_M)
     operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
     by_query: gl.constexpr = gl.SliceLayout(0, scores)
     nothing = gl.zeros([64, BLOCK_M], gl.float32, scores)
@@ -1750,12 +1501,7 @@ def accumulate_by_keys(
 
 
 @gluon.jit
-def consumer_by_keys(
-    Target,
-    given,
-    HALF: gl.constexpr,
-    OF_KEYS: gl.constexpr,
-):
+def consumer_by_keys(Target, given, HALF: gl.constexpr, OF_KEYS: gl.constexpr):
     """Warpgroup HALF: 64 of the program's keys against the queries of each query head."""
     place, sizes, own_tiles, rings, own = given
     b, h_kv, k_first = place
@@ -1765,7 +1511,7 @@ def consumer_by_keys(
     BLOCK_M: gl.constexpr = rings[2].shape[2]
     BLOCK_N: gl.constexpr = 128
     BLOCK_D: gl.constexpr = keys.shape[4]
-    gradient: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    gradient: gl.constexpr = accumulator(BLOCK_D)
     place_of_own = keys.index(HALF)
     own_tiles = (place_of_own.reshape([64, BLOCK_D]), values.index(HALF).reshape([64, BLOCK_D]))
     own_first = k_first + HALF * 64
@@ -1790,41 +1536,27 @@ def consumer_by_keys(
     acc, _ = state
     if OF_KEYS:
         acc = acc * scale
-    store_own(Target, (b, h_kv, own_first), acc, place_of_own)
+    store_rows(
+        Target, (b, h_kv, own_first), acc,
+        place_of_own._reinterpret(Target.dtype, Target.block_type.shape, Target.layout),
+    )
+    tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_wide_dkdv_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Delta,
-    Target,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
+    Q, K, V, DOut, Lse2, Delta, Target,
+    heads, kv_heads, q_len, k_len, prefix_ptr, prefix_stride_0, scale,
     OF_KEYS: gl.constexpr,
 ):
     """One program: dK of 128 keys of one key head, or without OF_KEYS their dV; ``Target`` is where it goes.
 
-    Four heads at a time, so that their queries stay in the L2 cache; in them the tiles with most queries
-    under a causal mask come first.
+    The tiles with most queries under a causal mask come first.
     """
     BLOCK_M: gl.constexpr = Q.block_type.shape[2]
     BLOCK_N: gl.constexpr = 128
-    k_tiles = gl.cdiv(k_len, BLOCK_N)
-    four = gl.program_id(0) // (k_tiles * 4)
-    in_four = gl.minimum(gl.num_programs(0) // k_tiles - four * 4, 4)
-    rank = gl.program_id(0) - four * k_tiles * 4
-    kv_head = four * 4 + rank % in_four
-    k_first = rank // in_four * BLOCK_N
-    b, h_kv = kv_head // kv_heads, kv_head % kv_heads
+    kv_head, tile = by_fours(gl.cdiv(k_len, BLOCK_N))
+    b, h_kv, k_first = kv_head // kv_heads, kv_head % kv_heads, tile * BLOCK_N
 
     keys = ring_of(K, 2)
     values = keys
@@ -1834,8 +1566,7 @@ def hopper_wide_dkdv_kernel(
     d_outs = watched_ring(DOut, 1 if OF_KEYS else 2)
     lse2s = gl.allocate_shared_memory(gl.float32, [2, 1, BLOCK_M], Lse2.layout)
     deltas = gl.allocate_shared_memory(gl.float32, [2, 1, BLOCK_M], Delta.layout)
-    own_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    mbarrier.init(own_ready, count=1)
+    own_ready = barriers(1, 1).index(0)
     fence_async_shared()
     group = heads // kv_heads
     place = (b, h_kv, k_first)
@@ -1850,8 +1581,7 @@ def hopper_wide_dkdv_kernel(
             (consumer_by_keys, (Target, given, 1, OF_KEYS)),
             (producer_to_keys, (Q, K, V, DOut, Lse2, Delta, fed, OF_KEYS)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 1], [240, 24],  # warps, and registers a thread, of all but the first
     )
 
 
@@ -1875,8 +1605,8 @@ def producer_to_queries(Q, K, V, DOut, fed):
     place, h_kv, own_tiles, rings, walk = fed
     queries, d_outs, own_ready = own_tiles
     mbarrier.expect(own_ready, 2 * Q.block_type.nbytes + 2 * DOut.block_type.nbytes)
-    load_own(Q, place, own_ready, queries)
-    load_own(DOut, place, own_ready, d_outs)
+    load_halves(Q, place, own_ready, queries)
+    load_halves(DOut, place, own_ready, d_outs)
     step = gl.to_tensor(0)
     inner, edges = walk
     step = feed_to_queries(step, inner, K, V, (place[0], h_kv), rings)
@@ -1884,24 +1614,15 @@ def producer_to_queries(Q, K, V, DOut, fed):
 
 
 @gluon.jit
-def accumulate_by_queries(
-    state,
-    walk,
-    own_tiles,
-    rings,
-    stats,
-    k_len,
-    context,
-    MASKED: gl.constexpr,
-):
+def accumulate_by_queries(state, walk, own_tiles, rings, stats, context, MASKED: gl.constexpr):
     """Add to dQ of 64 queries what some keys give. ``state`` is what it is in ``accumulate_by_keys``."""
     acc, step = state
     queries, d_out = own_tiles
     keys, values = rings
     lse2, delta = stats
-    prefix_b, pos, scale_log2 = context
+    k_len, prefix_b, pos, scale_log2 = context
     BLOCK_N: gl.constexpr = keys[0].shape[3]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    scores: gl.constexpr = accumulator(BLOCK_N)
     operand: gl.constexpr = gl.DotOperandLayout(0, acc.type.layout, 2)
     nothing = gl.zeros([64, BLOCK_N], gl.float32, scores)
     lo, hi = walk
@@ -1933,13 +1654,7 @@ def accumulate_by_queries(
 
 
 @gluon.jit
-def consumer_by_queries(
-    DQ,
-    Lse2,
-    Delta,
-    given,
-    HALF: gl.constexpr,
-):
+def consumer_by_queries(DQ, Lse2, Delta, given, HALF: gl.constexpr):
     """Warpgroup HALF: 64 of the program's queries against all tiles of keys."""
     place, head, sizes, own_tiles, rings, walk, own = given
     b, h, q_first = place
@@ -1948,8 +1663,8 @@ def consumer_by_queries(
     prefix_b, scale_log2, scale = own
     BLOCK_N: gl.constexpr = rings[0][0].shape[3]
     BLOCK_D: gl.constexpr = queries.shape[4]
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    gradient: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
+    scores: gl.constexpr = accumulator(BLOCK_N)
+    gradient: gl.constexpr = accumulator(BLOCK_D)
     place_of_own = queries.index(HALF)
     own_tiles = (place_of_own.reshape([64, BLOCK_D]), d_outs.index(HALF).reshape([64, BLOCK_D]))
 
@@ -1959,45 +1674,28 @@ def consumer_by_queries(
     stats = (gl.load(Lse2 + at)[:, None], gl.load(Delta + at)[:, None])
     q = tl.minimum(row, q_len - 1)[:, None]
     pos = q + (k_len - q_len)
-    context = (prefix_b, pos, scale_log2)
+    context = (k_len, prefix_b, pos, scale_log2)
     acc = gl.zeros([64, BLOCK_D], gl.float32, gradient)
     state = (acc, gl.to_tensor(0))
     mbarrier.wait(own_ready, 0)
     inner, edges = walk
-    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, k_len, context, False)
-    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, k_len, context, True)
+    state = accumulate_by_queries(state, inner, own_tiles, rings, stats, context, False)
+    state = accumulate_by_queries(state, edges, own_tiles, rings, stats, context, True)
     acc, _ = state
     acc = acc * scale
-    store_own(DQ, (b, h, q_first), acc, place_of_own)
+    store_rows(DQ, (b, h, q_first), acc, place_of_own._reinterpret(DQ.dtype, DQ.block_type.shape, DQ.layout))
+    tma.store_wait(0)
 
 
 @gluon.jit(do_not_specialize=RUN_TIME_VALUES)
 def hopper_wide_dq_kernel(
-    Q,
-    K,
-    V,
-    DOut,
-    Lse2,
-    Delta,
-    DQ,
-    heads,
-    kv_heads,
-    q_len,
-    k_len,
-    padded,
-    prefix_ptr,
-    prefix_stride_0,
-    scale,
+    Q, K, V, DOut, Lse2, Delta, DQ, heads, kv_heads, q_len, k_len, padded, prefix_ptr, prefix_stride_0, scale
 ):
     """One program: dQ of 128 queries of one head, the same keys and the same order as in the forward."""
     BLOCK_N: gl.constexpr = K.block_type.shape[2]
     q_tiles = gl.cdiv(q_len, 128)
-    four = gl.program_id(0) // (q_tiles * 4)
-    in_four = gl.minimum(gl.num_programs(0) // q_tiles - four * 4, 4)
-    rank = gl.program_id(0) - four * q_tiles * 4
-    head = four * 4 + rank % in_four
-    q_first = (q_tiles - 1 - rank // in_four) * 128
-    b, h = head // heads, head % heads
+    head, tile = by_fours(q_tiles)
+    b, h, q_first = head // heads, head % heads, (q_tiles - 1 - tile) * 128
     h_kv = h // (heads // kv_heads)
     scale_log2 = 1.4426950408889634 * scale
     prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
@@ -2009,8 +1707,7 @@ def hopper_wide_dq_kernel(
     queries = ring_of(Q, 2)
     d_outs = ring_of(DOut, 2)
     rings = (watched_ring(K, 2), watched_ring(V, 1))
-    own_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    mbarrier.init(own_ready, count=1)
+    own_ready = barriers(1, 1).index(0)
     fence_async_shared()
     place, own_tiles = (b, h, q_first), (queries, d_outs, own_ready)
     fed = (place, h_kv, own_tiles, rings, walk)
@@ -2021,8 +1718,7 @@ def hopper_wide_dq_kernel(
             (consumer_by_queries, (DQ, Lse2, Delta, given, 1)),
             (producer_to_queries, (Q, K, V, DOut, fed)),
         ],
-        [4, 1],
-        [240, 24],
+        [4, 1], [240, 24],  # warps, and registers a thread, of all but the first
     )
 
 
@@ -2081,10 +1777,15 @@ def target_of(q):
     return {8: "sm_80" if minor == 0 else "small", 9: "sm_90", 10: "sm_100"}.get(major, "small")
 
 
+def row_for(rows, width):
+    """Of rows by largest head dimension, the one for heads of this width."""
+    return next(row for limit, row in rows.items() if width <= limit)
+
+
 def tiles_of(q, v):
     """(forward, dkdv, dq) tiles for these tensors."""
     width = max(q.shape[3], v.shape[3])
-    return next(tiles for limit, tiles in TILES[target_of(q)].items() if width <= limit)
+    return row_for(TILES[target_of(q)], width)
 
 
 def takes_tma(*tensors):
@@ -2134,7 +1835,7 @@ def input_strides(x, shape):
     return (*strides[:-1], 1 if shape[-1:] == (1,) else strides[-1]) if strides else ()
 
 
-def variant_arguments(q, k, v, prefix):
+def variant_arguments(q, prefix):
     """The variant's own arguments of the kernels, in their order."""
     return (
         prefix,
@@ -2143,7 +1844,7 @@ def variant_arguments(q, k, v, prefix):
     )
 
 
-def constants_of(q, k, v, tile, tma):
+def constants_of(q, v, tile, tma):
     """The keyword arguments of a launch with this tile."""
     block_m, block_n, warps, stages = tile
     wide = max(16, triton.next_power_of_2(q.shape[3]))
@@ -2170,7 +1871,7 @@ def sizes_of(q, k):
     return q.shape[1], k.shape[1], q.shape[2], k.shape[2]
 
 
-def sources_of(tile, tma, constants, q, k, v, *rows):
+def sources_of(tma, constants, q, k, v, *rows):
     """q, k, v and further tensors of one row a query, as the kernels take them."""
     block_m, block_n = constants["BLOCK_M"], constants["BLOCK_N"]
     wide, wide_v = constants["BLOCK_D"], constants["BLOCK_DV"]
@@ -2220,7 +1921,8 @@ LAUNCHER = Launcher()
 
 # By largest head dimension, of the forward for sm_90: (consumer warpgroups, BLOCK_N, stages, registers of a
 # consumer's thread, whether the warpgroups take turns, whether all exponentials come before the wait for the
-# product with V, programs a multiprocessor, whether the output has a place of its own).
+# product with V, programs a multiprocessor, whether the output or the next queries have a place of their
+# own).
 # None: Triton's is the faster one.
 HOPPER_TILES = {
     32: None,
@@ -2239,6 +1941,8 @@ FILLED = {
 
 # Of every tile in shared memory: rows of at least 64 numbers of 16 bits, swizzled over 128 bytes.
 SHARED_TILE = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+# Of numbers that stand one after the other: the log-sum-exp, delta, and the sums of dQ.
+SHARED_ROW = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
 
 
 def takes_hopper(*tensors):
@@ -2248,16 +1952,13 @@ def takes_hopper(*tensors):
 
 def hopper_tile(q, v):
     """The forward's tile for these tensors."""
-    width = max(q.shape[3], v.shape[3])
-    return next(tile for limit, tile in HOPPER_TILES.items() if width <= limit)
+    return row_for(HOPPER_TILES, max(q.shape[3], v.shape[3]))
 
 
 def is_filled(q, v):
     """Whether the forward for sm_90 fills the card; its programs of one tile do as well as Triton's."""
-    width = max(q.shape[3], v.shape[3])
-    return hopper_tile(q, v)[0] == 1 or tiles_each(q) > next(
-        tiles for limit, tiles in FILLED.items() if width <= limit
-    )
+    enough = row_for(FILLED, max(q.shape[3], v.shape[3]))
+    return hopper_tile(q, v)[0] == 1 or tiles_each(q) > enough
 
 
 def shared_source(x, rows, least=64):
@@ -2274,31 +1975,17 @@ def launch_hopper_forward(q, k, v, prefix, out, lse, launcher=LAUNCHER):
     tiles = q_tiles * q.shape[0] * q.shape[1]
     room = programs * torch.cuda.get_device_properties(q.device).multi_processor_count
     grid = (min(tiles, room),)
+    # A few tiles a program are dealt out: a counter would first have to be cleared.
+    dealt = int(tiles <= 8 * room)
     with torch.cuda.device_of(q):
         launcher.launch(
-            hopper_forward_kernel,
-            grid,
-            shared_source(q, 64),
-            shared_source(k, block_n),
-            shared_source(v, block_n),
-            shared_source(out, 64),
-            lse,
-            launcher.room(q, 1, zero=tiles > room).view(torch.int32),
-            tiles,
-            max(1, 4 * room // q_tiles),
-            q.shape[1],
-            k.shape[1],
-            q.shape[2],
-            k.shape[2],
-            *variant_arguments(q, k, v, prefix),
-            PARTS=parts,
-            STAGES=stages,
-            REGISTERS=registers,
-            TURNS=turns,
-            LATE=late,
-            OWN_PLACE=own_place,
-            num_warps=4,
-            maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
+            hopper_forward_kernel, grid,
+            shared_source(q, 64), shared_source(k, block_n), shared_source(v, block_n),
+            shared_source(out, 64), lse, launcher.room(q, 1, zero=not dealt).view(torch.int32),
+            tiles, tiles // q_tiles if dealt else max(1, 4 * room // q_tiles), dealt, q.shape[1], k.shape[1],
+            q.shape[2], k.shape[2], *variant_arguments(q, prefix),
+            PARTS=parts, STAGES=stages, REGISTERS=registers, TURNS=turns, LATE=late, OWN_PLACE=own_place,
+            num_warps=4, maxnreg=65536 // programs // (128 * (parts + 1)) // 8 * 8,
         )
 
 
@@ -2317,39 +2004,24 @@ def launch_hopper_backward(q, k, v, prefix, d_out, lse2, delta, dq, dk, dv, laun
     block_m, block_n = 8192 // width, 128  # two warpgroups of 64 keys, for each a part of dQ of [64, 64]
     rows, padded = lse2.shape
     sums = launcher.room(q, rows * padded * width // 256, 256, zero=True)
-    numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
-    own = variant_arguments(q, k, v, prefix)
+    own = variant_arguments(q, prefix)
     launcher.launch(
-        hopper_backward_kernel,
-        (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
-        shared_source(q, block_m, width),
-        shared_source(k, block_n, width),
-        shared_source(v, block_n // 2, width),
-        shared_source(d_out, block_m, width),
-        GluonDescriptor.from_tensor(lse2, [1, block_m], numbers_of),
-        GluonDescriptor.from_tensor(delta, [1, block_m], numbers_of),
-        GluonDescriptor.from_tensor(sums, [16, 256], numbers_of),
-        shared_source(dk, block_n // 2, width),
+        hopper_backward_kernel, (triton.cdiv(k.shape[2], block_n) * k.shape[0] * k.shape[1],),
+        shared_source(q, block_m, width), shared_source(k, block_n, width),
+        shared_source(v, block_n // 2, width), shared_source(d_out, block_m, width),
+        GluonDescriptor.from_tensor(lse2, [1, block_m], SHARED_ROW),
+        GluonDescriptor.from_tensor(delta, [1, block_m], SHARED_ROW),
+        GluonDescriptor.from_tensor(sums, [16, 256], SHARED_ROW), shared_source(dk, block_n // 2, width),
         shared_source(dv, block_n // 2, width),
-        *sizes_of(q, k),
-        padded,
-        *own,
-        STAGES=2,
-        num_warps=4,
+        *sizes_of(q, k), padded, *own,
+        STAGES=2, num_warps=4,
     )
     launcher.launch(
-        finish_dq_kernel,
-        (padded // 64 * rows,),
-        sums,
-        dq,
+        finish_dq_kernel, (padded // 64 * rows,),
+        sums, dq,
         strides_of(dq),
-        q.shape[1],
-        q.shape[2],
-        padded,
-        *own,
-        HEAD_DIM=q.shape[3],
-        BLOCK_D=width,
-        num_warps=4,
+        q.shape[1], q.shape[2], padded, own[-1],
+        HEAD_DIM=q.shape[3], BLOCK_D=width, num_warps=4,
     )
 
 
@@ -2361,32 +2033,20 @@ def takes_wide_backward(q, k, v, d_out, dq, dk, dv):
 
 def launch_wide_backward(q, k, v, prefix, d_out, lse2, delta, dq, dk, dv, launcher):
     """Fill dq, dk and dv. lse2 and delta, [batch * heads, padded], are what ``delta_kernel`` gives."""
-    numbers_of = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
     sources = [shared_source(x, 64, 256) for x in (q, k, v, d_out)]
-    own = variant_arguments(q, k, v, prefix)
+    own = variant_arguments(q, prefix)
     for of_keys, target in ((False, dv), (True, dk)):
         launcher.launch(
-            hopper_wide_dkdv_kernel,
-            (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
-            *sources,
-            GluonDescriptor.from_tensor(lse2, [1, 64], numbers_of),
-            GluonDescriptor.from_tensor(delta, [1, 64], numbers_of),
-            shared_source(target, 64, 256),
-            *sizes_of(q, k),
-            *own,
-            OF_KEYS=of_keys,
-            num_warps=4,
+            hopper_wide_dkdv_kernel, (triton.cdiv(k.shape[2], 128) * k.shape[0] * k.shape[1],),
+            *sources, GluonDescriptor.from_tensor(lse2, [1, 64], SHARED_ROW),
+            GluonDescriptor.from_tensor(delta, [1, 64], SHARED_ROW), shared_source(target, 64, 256),
+            *sizes_of(q, k), *own,
+            OF_KEYS=of_keys, num_warps=4,
         )
     launcher.launch(
-        hopper_wide_dq_kernel,
-        (triton.cdiv(q.shape[2], 128) * q.shape[0] * q.shape[1],),
-        *sources,
-        lse2,
-        delta,
-        shared_source(dq, 64, 256),
-        *sizes_of(q, k),
-        lse2.shape[1],
-        *own,
+        hopper_wide_dq_kernel, (triton.cdiv(q.shape[2], 128) * q.shape[0] * q.shape[1],),
+        *sources, lse2, delta, shared_source(dq, 64, 256),
+        *sizes_of(q, k), lse2.shape[1], *own,
         num_warps=4,
     )
 
@@ -2399,43 +2059,20 @@ def launch_forward(q, k, v, prefix, out, lse, row_max, log2_sum, launcher=LAUNCH
         return
     tile = tiles_of(q, v)[0]
     tma = target_of(q) in ("sm_90", "sm_100") and takes_tma(q, k, v) and not is_short(q, v)
-    constants = constants_of(q, k, v, tile, tma)
+    constants = constants_of(q, v, tile, tma)
     grid = (triton.cdiv(q.shape[2], tile[0]) * q.shape[0] * q.shape[1],)
     with torch.cuda.device_of(q):
         launcher.launch(
-            forward_kernel,
-            grid,
-            *sources_of(tile, tma, constants, q, k, v),
-            out,
-            lse,
-            row_max,
-            log2_sum,
-            strides_of(q),
-            strides_of(k),
-            strides_of(v),
-            strides_of(out),
-            *sizes_of(q, k),
-            *variant_arguments(q, k, v, prefix),
+            forward_kernel, grid,
+            *sources_of(tma, constants, q, k, v), out, lse, row_max, log2_sum,
+            strides_of(q), strides_of(k), strides_of(v), strides_of(out),
+            *sizes_of(q, k), *variant_arguments(q, prefix),
             **constants,
         )
 
 
 def launch_backward(
-    q,
-    k,
-    v,
-    prefix,
-    out,
-    lse,
-    row_max,
-    log2_sum,
-    d_out,
-    d_lse,
-    dq,
-    dk,
-    dv,
-    deterministic,
-    launcher=LAUNCHER,
+    q, k, v, prefix, out, lse, row_max, log2_sum, d_out, d_lse, dq, dk, dv, deterministic, launcher=LAUNCHER
 ):
     """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
@@ -2449,30 +2086,15 @@ def launch_backward(
     padded = triton.cdiv(q.shape[2], ROW_PADDING) * ROW_PADDING
     lse2, delta, rest = launcher.room(q, 3, rows, padded)
     strides = (strides_of(q), strides_of(k), strides_of(v), strides_of(d_out))
-    own = variant_arguments(q, k, v, prefix)
+    own = variant_arguments(q, prefix)
     with torch.cuda.device_of(q):
-        constants = constants_of(q, k, v, dkdv_tile, tma)
+        constants = constants_of(q, v, dkdv_tile, tma)
         launcher.launch(
-            delta_kernel,
-            (padded // 64 * rows,),
-            out,
-            d_out,
-            lse,
-            row_max,
-            log2_sum,
-            d_lse,
-            lse2,
-            rest,
-            delta,
-            strides_of(out),
-            strides_of(d_out),
-            q.shape[1],
-            q.shape[2],
-            padded,
-            V_DIM=v.shape[3],
-            BLOCK_M=64,
-            BLOCK_DV=constants["BLOCK_DV"],
-            EXACT=constants["EXACT"],
+            delta_kernel, (padded // 64 * rows,),
+            out, d_out, lse, row_max, log2_sum, d_lse, lse2, rest, delta,
+            strides_of(out), strides_of(d_out),
+            q.shape[1], q.shape[2], padded,
+            V_DIM=v.shape[3], BLOCK_M=64, BLOCK_DV=constants["BLOCK_DV"], EXACT=constants["EXACT"],
             HAS_DLSE=d_lse is not None,
         )
         if not deterministic and takes_hopper_backward(q, k, v, d_out, dq, dk, dv):
@@ -2483,41 +2105,29 @@ def launch_backward(
             return
         if dk.numel():
             launcher.launch(
-                dkdv_kernel,
-                (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
-                *sources_of(dkdv_tile, tma, constants, q, k, v, d_out),
-                *row_sources(dkdv_tile, tma, lse2, rest, delta),
-                dk,
-                dv,
-                *strides,
-                strides_of(dk),
-                strides_of(dv),
-                *sizes_of(q, k),
-                padded,
-                *own,
+                dkdv_kernel, (triton.cdiv(k.shape[2], dkdv_tile[1]) * k.shape[0] * k.shape[1],),
+                *sources_of(tma, constants, q, k, v, d_out), *row_sources(dkdv_tile, tma, lse2, rest, delta),
+                dk, dv,
+                *strides, strides_of(dk), strides_of(dv),
+                *sizes_of(q, k), padded, *own,
                 **constants,
             )
         if not dq.numel():
             return
-        constants = constants_of(q, k, v, dq_tile, tma)
-        grid = (triton.cdiv(q.shape[2], dq_tile[0]) * rows,)
-        arguments = (
-            *sources_of(dq_tile, tma, constants, q, k, v, d_out),
-            *row_sources(dq_tile, tma, lse2, rest, delta),
-            dq,
-            *strides,
-            strides_of(dq),
-            *sizes_of(q, k),
-            padded,
-            *own,
+        constants = constants_of(q, v, dq_tile, tma)
+        launcher.launch(
+            dq_kernel, (triton.cdiv(q.shape[2], dq_tile[0]) * rows,),
+            *sources_of(tma, constants, q, k, v, d_out), *row_sources(dq_tile, tma, lse2, rest, delta), dq,
+            *strides, strides_of(dq),
+            *sizes_of(q, k), padded, *own,
+            **constants,
         )
-        launcher.launch(dq_kernel, grid, *arguments, **constants)
 
 
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_74aa1dbcaa12_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_5553123a86af_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2543,11 +2153,7 @@ def empty_backward(q, k, v, needs_q, needs_kv):
 
 @torch.library.custom_op(f"{NAMESPACE}::forward", mutates_args=())
 def forward_operator(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    prefix: torch.Tensor,
-    deterministic: bool,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prefix: torch.Tensor, deterministic: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     out, lse, parts = empty_forward(q, v)
     if out.numel() == 0 or k.shape[2] == 0:
@@ -2558,18 +2164,9 @@ def forward_operator(
 
 @torch.library.custom_op(f"{NAMESPACE}::backward", mutates_args=())
 def backward_operator(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    prefix: torch.Tensor,
-    deterministic: bool,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    parts: torch.Tensor,
-    d_out: torch.Tensor,
-    d_lse: torch.Tensor | None,
-    needs_q: bool,
-    needs_kv: bool,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prefix: torch.Tensor, deterministic: bool,
+    out: torch.Tensor, lse: torch.Tensor, parts: torch.Tensor, d_out: torch.Tensor,
+    d_lse: torch.Tensor | None, needs_q: bool, needs_kv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = empty_backward(q, k, v, needs_q, needs_kv)
     if out.numel() == 0 or k.shape[2] == 0:
@@ -2684,8 +2281,8 @@ def check(q, k, v, inputs):
                 raise ValueError(f"{name}: expected at least 1 in dimension {axis}, got 0")
 
 
-def check_call(q, k, v, inputs, params, layout):
-    """Check every argument of a call; returns the params as numbers."""
+def check_call(q, k, v, inputs, layout):
+    """Check every argument of a call; returns the params, of which there are none."""
     if layout not in ("bhsd", "bshd"):
         raise ValueError(f"layout: expected 'bhsd' or 'bshd', got {layout!r}")
     for name, x in (("q", q), ("k", k), ("v", v)):
@@ -2996,18 +2593,7 @@ class Call:
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, prefix, out, lse, parts, d_out, dq, dk, dv, *rest = alone
             launch_backward(
-                q,
-                k,
-                v,
-                prefix,
-                out,
-                lse,
-                *parts,
-                d_out,
-                rest[0] if rest else None,
-                dq,
-                dk,
-                dv,
+                q, k, v, prefix, out, lse, *parts, d_out, rest[0] if rest else None, dq, dk, dv,
                 deterministic,
                 launcher=record,
             )
@@ -3023,7 +2609,7 @@ def known_call(q, k, v, inputs, params, layout):
     key = likeness(tensors, layout)
     call = CALLS.get(key)
     if call is None:
-        params = check_call(q, k, v, inputs, params, layout)
+        params = check_call(q, k, v, inputs, layout)
         records = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         if len(CALLS) >= MOST_CALLS:
             CALLS.clear()
@@ -3057,7 +2643,7 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     call = known_call(q, k, v, inputs, params, layout)
-    params = call.params if call else check_call(q, k, v, inputs, params, layout)
+    params = call.params if call else check_call(q, k, v, inputs, layout)
     if layout == "bshd":
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     arguments = (q, k, v, *inputs, *params, deterministic)
@@ -3072,17 +2658,7 @@ def run_attention(q, k, v, inputs, params, seed, return_lse, layout, determinist
     return (out, lse) if return_lse else out
 
 
-def prefix_lm(
-    q,
-    k,
-    v,
-    *,
-    prefix,
-    seed=None,
-    return_lse=False,
-    layout="bhsd",
-    deterministic=None,
-):
+def prefix_lm(q, k, v, *, prefix, seed=None, return_lse=False, layout="bhsd", deterministic=None):
     """Attention after the spec prefix_lm: q [B, H, Sq, D], k [B, Hkv, Sk, D], v [B, Hkv, Sk, Dv].
 
     Returns out [B, H, Sq, Dv], or with ``return_lse`` (out, lse): lse [B, H, Sq], float32, is the

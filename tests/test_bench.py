@@ -122,11 +122,12 @@ def test_flex_attention_computes_the_same_as_the_spec(name: str) -> None:
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("peer", ["fa2", "sdpa"])
 @pytest.mark.parametrize("name", ["full", "causal"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_sdpa_computes_the_same_as_the_spec(name: str) -> None:
+def test_sdpa_computes_the_same_as_the_spec(name: str, peer: str) -> None:
     case = small_case(ROWS[name])
-    want, got = (run(prepare(case), case) for prepare in (reference_call, PEERS["fa2"].prepare))
+    want, got = (run(prepare(case), case) for prepare in (reference_call, PEERS[peer].prepare))
     for tensor in want:
         torch.testing.assert_close(got[tensor], want[tensor], atol=1e-4, rtol=1e-3)
 

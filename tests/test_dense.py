@@ -200,6 +200,15 @@ def test_the_gradient_is_gathered_where_tma_can_address_its_rows(module: ModuleT
 # ---- The compiler ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.compiled
+def test_what_compile_check_compiles_holds_the_backward_with_the_gradient_of_the_tiles_and_without() -> None:
+    compilation = compile_spec(find_spec("dense_bias"), backend="hopper")
+    found = launches(load(compilation.text), compilation.ir, TARGETS["sm_90"], 128, "bfloat16")
+    fused = [launch for launch in found if launch.kernel.__name__ == "hopper_backward_kernel"]
+    adds = [dict(zip(x.kernel.arg_names, x.arguments, strict=True))["ADDS"] for x in fused]
+    assert adds == [None, False]
+
+
 @pytest.mark.slow
 @pytest.mark.compiled
 @pytest.mark.parametrize(("head_dim", "learned"), [(64, False), (128, False), (128, True), (256, False)])

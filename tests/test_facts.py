@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 
@@ -222,6 +223,36 @@ def test_the_docstring_tells_each_fact_and_its_reason() -> None:
     assert "abs(score) <= abs(cap)" in compile_spec(find_spec("softcap")).text.split('"""')[1]
     moved = text_of("input g: float32[heads, q_len]", "score = score + g[h, q]").split('"""')[1]
     assert "The term g[h, q] of the score is one number for all keys of a row" in " ".join(moved.split())
+
+
+LONG = "sqrt(1.0 + float(q)) * exp(-abs(s[h] * float(q) / 128.0 + 0.25)) * cos(float(q) / 3.0)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (("score = score + s[h] * " + LONG,), "A term of s, h and q of the score is one number"),
+        (
+            ("score = score + s[h]  + " + LONG,),
+            "The terms s[h] and a longer one of s, h and q of the score are",
+        ),
+        (
+            (
+                "param c: float",
+                f"score = tanh(score) * (c * c + {' + '.join(f'sin(c / {n}.5)' for n in range(9))})",
+            ),
+            "abs(score) is at most an expression of c.",
+        ),
+    ],
+)
+def test_of_an_expression_that_no_line_holds_the_docstring_tells_what_it_reads(
+    lines: tuple[str, ...], told: str
+) -> None:
+    spec = "\n".join(["variant tried", "input s: float32[heads]", "mask = s[h] > 0.0", *lines])
+    text = " ".join(
+        (ast.get_docstring(ast.parse(compile_spec(Source(spec, "tried.attn")).text)) or "").split()
+    )
+    assert told in text and "..." not in text
 
 
 def test_the_docstring_derives_the_loop_bounds_from_the_mask() -> None:

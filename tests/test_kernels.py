@@ -367,6 +367,35 @@ def test_a_bias_of_minus_infinity_counts_as_masked(score: str) -> None:
     )
 
 
+BIASED = ("input bias: float32[batch, heads, q_len, k_len]", "score = score + bias[b, h, q, k]")
+
+
+def test_a_bias_of_the_least_float32_counts_as_masked() -> None:
+    """docs/language.md: scores are held in base 2, where it has no finite neighbour."""
+    least = torch.finfo(torch.float32).min
+    q, k, v = qkv(heads=1, q_len=3, k_len=20)
+    bias = torch.zeros(1, 1, 3, 20)
+    bias[0, 0, 1], bias[0, 0, 2, 5:] = least, least
+    out, lse = variant_of(*BIASED)(q, k, v, bias=bias, return_lse=True)
+    assert not out[0, 0, 1].any() and lse[0, 0, 1] == -INF
+    alone, _ = variant_of("mask = k < 5")(q, k, v, return_lse=True)
+    torch.testing.assert_close(out[0, 0, 2], alone[0, 0, 2])
+
+
+def test_a_row_of_hugely_negative_scores_has_its_gradients_in_float32() -> None:
+    bias = torch.zeros(1, 2, 9, 40)
+    bias[0, 0, 3] = -1e9
+    judge(variant_of(*BIASED), heads=2, q_len=9, k_len=40, dtype="float32", call={"bias": bias})
+
+
+def test_a_masked_key_may_be_nan_in_the_forward() -> None:
+    q, k, v = qkv(q_len=9, k_len=40)
+    spoilt = k.clone()
+    spoilt[:, :, 20:] = float("nan")
+    masked = variant_of("mask = k < 20")
+    assert same_bits(gradients(masked, q, spoilt, v)[:2], gradients(masked, q, k, v)[:2])
+
+
 def test_large_scores_do_not_overflow() -> None:
     q = torch.full((1, 1, 4, 256), 16.0, dtype=torch.float16)  # a product of 65,536, twice float16's largest
     out, lse = variant_of("scale = 1.0")(q, q, q, return_lse=True)
@@ -489,6 +518,6 @@ def test_vs_tile_is_not_narrower_than_ks_below_128_bytes(dims: tuple[int, int]) 
     """Narrower, and off every alignment, Triton 3.6 reads past it in shared memory on sm_90."""
     head_dim, v_dim = dims
     q, v = torch.zeros(1, 1, 4, head_dim), torch.zeros(1, 1, 4, v_dim)
-    found = variant_of().module.constants_of(q, q, v, (16, 16, 4, 1), False)
+    found = variant_of().module.constants_of(q, v, (16, 16, 4, 1), False)
     assert found["BLOCK_DV"] >= max(v_dim, min(64, found["BLOCK_D"]))
     assert found["BLOCK_D"] >= head_dim

@@ -186,17 +186,25 @@ def _allow_many_compiles() -> None:
     inductor.compile_threads = 1  # a pool of processes warms the caches already
 
 
-def _sdpa(backend: SDPBackend, case: Case) -> Attention:
+def _sdpa(backend: SDPBackend | None, case: Case) -> Attention:
+    """None: the back end is torch's choice, and naming it takes no part of the host's time."""
     causal, dropout, grouped = is_causal(variant_of(case.row).ir), case.row.dropout, case.shape.group > 1
-    scale = _scale(case)
+    chosen = partial(
+        functional.scaled_dot_product_attention,
+        dropout_p=dropout,
+        is_causal=causal,
+        scale=_scale(case),
+        enable_gqa=grouped,
+    )
 
-    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if backend is None:
+        return chosen
+
+    def named(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         with sdpa_kernel([backend]):
-            return functional.scaled_dot_product_attention(
-                q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
-            )
+            return chosen(q, k, v)
 
-    return call
+    return named
 
 
 def _places(case: Case) -> tuple[Tensor, ...]:
@@ -277,6 +285,7 @@ PEERS: dict[str, Peer] = {
         Peer("flex", "FlexAttention", _no_flex, _flex, _block_mask, partial(_block_mask, compiled=True)),
         Peer("cudnn", "SDPA cuDNN", _no_sdpa, partial(_sdpa, SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "SDPA FA2", _no_sdpa, partial(_sdpa, SDPBackend.FLASH_ATTENTION)),
+        Peer("sdpa", "SDPA", _no_sdpa, partial(_sdpa, None)),
         Peer("standard", "standard", _no_standard, _standard),
     )
 }

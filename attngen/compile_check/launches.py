@@ -45,9 +45,9 @@ class Launch:
 def launches(
     module: ModuleType, ir: AttentionIR, target: Target, head_dim: int, dtype: str
 ) -> tuple[Launch, ...]:
-    """The first launch of each kernel that a forward and a backward with q, k and v of this dtype, head_dim
-    wide, may take: that of a usual call, or, of kernels beside which others are preferred, that of a call
-    whose k and v are expanded over the batch."""
+    """The first launch of each form of each kernel that a forward and a backward with q, k and v of this
+    dtype, head_dim wide, may take: that of a usual call, or, of kernels beside which others are preferred,
+    that of a call whose k and v are expanded over the batch."""
     found: list[Launch] = []
     with FakeTensorMode(), _recorded(module, found), _on(module, target):
         q = _tensor(dtype, _BATCH, _HEADS, _LENGTH, head_dim)
@@ -72,18 +72,27 @@ def launches(
 
 @contextlib.contextmanager
 def _new_kernels(found: list[Launch]) -> Iterator[None]:
-    """Of the launches within, ``found`` keeps those of kernels that it does not hold yet."""
-    known, before = {launch.kernel.__name__ for launch in found}, len(found)
+    """Of the launches within, ``found`` keeps those of forms of kernels that it does not hold yet."""
+    known, before = set(map(_form, found)), len(found)
     yield
-    found[before:] = [launch for launch in found[before:] if launch.kernel.__name__ not in known]
+    found[before:] = [launch for launch in found[before:] if _form(launch) not in known]
+
+
+def _form(launch: Launch) -> tuple[str, tuple[bool, ...]]:
+    """The kernel, and which arguments are None: a kernel compiles to other code where it has no such thing to
+    read or to write."""
+    return launch.kernel.__name__, tuple(argument is None for argument in launch.arguments)
 
 
 def _backward_flags(module: ModuleType, ir: AttentionIR) -> list[dict[str, bool]]:
-    """The flags of the backward's launches that together reach all its kernels."""
+    """The flags of the backward's launches that together reach all its kernels in all their forms."""
     learned = {"learned": True} if any(i.grad for i in ir.inputs) else {}
     if "deterministic" not in inspect.signature(module.launch_backward).parameters:
         return [learned]
-    return [{**learned, "deterministic": True}, {**dict.fromkeys(learned, False), "deterministic": False}]
+    fused = [{**learned, "deterministic": False}]
+    if learned:  # the fused backward may write a gradient beside its own, or leave it
+        fused.insert(0, {"learned": False, "deterministic": False})
+    return [{**learned, "deterministic": True}, *fused]
 
 
 def _tensor(dtype: str, *shape: int) -> torch.Tensor:

@@ -54,7 +54,7 @@ def make_launch(scope: Scope, uses: Collection[str], checked: Iterable[Expr]) ->
     dropout_text = texts[ir.dropout] if ir.dropout is not None else ""
     read = {word for text in (*passed, dropout_text, *block.lines) for word in re.findall(r"\w+", text)}
     looked = ["heads_apart", "kept_stride_b", "kept_stride_h"] if plan.looks else []
-    hopper = ["tiles", "at_once"] if scope.plan.backend.hopper is not None else []
+    hopper = ["tiles", "at_once", "dealt"] if scope.plan.backend.hopper is not None else []
     unspecialized = [a.name for a in arguments if not a.specialized]
     return Launch(
         kernel_arguments=tuple(a.name for a in arguments),

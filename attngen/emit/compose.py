@@ -45,10 +45,11 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     uses |= far_uses.all | learned_uses | sink_uses | product_uses.all
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     call, guards = make_call(scope), make_guards(plan)
+    forward = make_hopper(scope, own_maths, own_tiles, ranges, launch, sink, dense)
     hopper = (
-        make_hopper(scope, own_maths, own_tiles, ranges, launch, sink, dense),
+        forward,
         make_hopper_backward(scope, own_maths, own_tiles, ranges, launch, learned, dense),
-        make_hopper_wide(scope, own_maths, own_tiles, ranges),
+        make_hopper_wide(scope, own_maths, own_tiles, ranges, forward),
     )
     own = (sink, products, learned, far, tiles, ranges, picks, weights, maths)
     parts = (call, launch, *hopper, guards, *own)

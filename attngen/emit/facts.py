@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attngen.analysis.facts import Facts, Inside
 from attngen.analysis.nonempty import MaybeEmpty, Sizes
-from attngen.ir.nodes import AttentionIR, Expr, Op, postorder
+from attngen.ir.nodes import AttentionIR, Expr, Op, leaves, postorder
 from attngen.ir.printer import print_expr
 from attngen.plan.plan import Plan
 from attngen.plan.weights import Forward
@@ -65,17 +65,23 @@ def _readers(ir: AttentionIR) -> str:
 def _bound(plan: Plan) -> Iterator[str]:
     bound = plan.facts.bound
     if bound is not None:
-        text = f"Scores are bounded: abs(score) <= {_short(bound)}."
+        most = (
+            f"<= {print_expr(bound)}" if _is_short(bound) else f"is at most an expression of {_reads(bound)}"
+        )
+        text = f"Scores are bounded: abs(score) {most}."
         if plan.takes_no_max:
             text += " But for float16, the forward sums 2**logit itself, and takes no maximum (BOUNDED)."
         yield text
 
 
 def _shifts(facts: Facts, ir: AttentionIR) -> Iterator[str]:
-    terms = [_short(term) for term in facts.shifts]
-    if terms:
-        one = len(terms) == 1
-        what = f"The term{'' if one else 's'} {' and '.join(terms)}"
+    short = [print_expr(term) for term in facts.shifts if _is_short(term)]
+    long = [_reads(term) for term in facts.shifts if not _is_short(term)]
+    if short or long:
+        one = len(short) + len(long) == 1
+        terms = [*short, *(f"{'a longer one' if short else 'a term'} of {names}" for names in long)]
+        what = f"The term{'' if one else 's'} {' and '.join(terms)}" if short else " and ".join(terms)
+        what = what[0].upper() + what[1:]
         sink = ", and so the weight of the sink" if ir.sink is not None else ""
         yield (
             f"{what} of the score {'is' if one else 'are'} one number for all keys of a row, which the "
@@ -100,6 +106,15 @@ def _index(fact: Inside) -> str:
     return f"{where} is never negative and below {fact.dim}: no clamp."
 
 
-def _short(expr: Expr) -> str:
+def _is_short(expr: Expr) -> bool:
     text = print_expr(expr)
-    return text if "\n" not in text and len(text) <= _WIDEST else "..."
+    return "\n" not in text and len(text) <= _WIDEST
+
+
+def _reads(expr: Expr) -> str:
+    """The inputs, params and indices that an expression reads, in words: what is told of a long one."""
+    kinds = (Op.LOAD, Op.PARAM, Op.WORD)
+    *most, last = dict.fromkeys(
+        n for kind in kinds for n in sorted(str(x.value) for x in leaves(expr, op=kind))
+    )
+    return f"{', '.join(most)} and {last}" if most else last

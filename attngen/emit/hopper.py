@@ -7,13 +7,25 @@ takes from its kernel for them and for its loop, ``fed`` those of which the prod
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from attngen.emit.reads import lines_to, names_in
 from attngen.emit.scope import Scope
 from attngen.emit.tiles import row_blocks
-from attngen.emit.view import DenseView, HopperForward, HopperView, Launch, Maths, Ranges, Sink, Tiles
+from attngen.emit.view import (
+    DenseView,
+    HopperForward,
+    HopperView,
+    Launch,
+    Maths,
+    RangeFunction,
+    Ranges,
+    Sink,
+    Tiles,
+)
 from attngen.ir.nodes import Op, leaves, mentions
 from attngen.plan.hopper import launcher_row
+from attngen.plan.loops import Loops
 from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
 
@@ -43,13 +55,18 @@ def make_hopper(
     fed_lines = lines_to(ranges.key_range.uses, tiles.program_near)
     fed = {*ranges.key_range.uses, *names_in(fed_lines)}
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
+    searches_rows = any("hopper_search(" in line for line in searches)
     in_tiles = hopper.dense.load if hopper.dense else None
     loads = [n for n in leaves(scope.ir.final_score, scope.ir.mask, op=Op.LOAD) if n is not in_tiles]
     reads_by_key = any(mentions(n, "k") for n in loads)
+    own_range = "" if searches_rows or dense else _own_range(ranges.key_range, scope.plan.key_loops)
     # Then k stops at the last key, and so does the mask; a tile past it has no run of its own.
+    mask_lines = tiles.column_mask if reads_by_key else tiles.keys_mask
+    keep = maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys
+    loop = (*tiles.column_score, *mask_lines, maths.logits.call, keep)
     forward = HopperForward(
         logits=maths.logits.call,
-        context=tiles.forward_near,
+        context=with_length(tiles.forward_near.context, loop, reads_by_key=reads_by_key),
         positions=tiles.positions,
         dense=dense,
         own=tuple(n for n in launch.kernel_arguments if n in own),
@@ -58,13 +75,30 @@ def make_hopper(
         reads_h_kv="h_kv" in own,
         fed=tuple(n for n in launch.kernel_arguments if n in fed),
         fed_lines=fed_lines,
-        keep=maths.keep_whole if scope.plan.mask_ends_keys and not reads_by_key else maths.keep_keys,
+        keep=keep,
         reads_by_key=reads_by_key,
-        searches=searches if any("hopper_search(" in line for line in searches) else (),
+        searches=searches if searches_rows else (),
         tiles=tuple((width, _tile_text(tile, width)) for width, tile in hopper.tiles.items()),
+        own_range=own_range,
+        deals=bool(own_range) or (dense is None and not {"q_first", "q_last"} & {*ranges.key_range.uses}),
         filled=tuple(FILLED.items()),
     )
     return HopperView(forward)
+
+
+def with_length(context: Sequence[str], loop: Sequence[str], *, reads_by_key: bool) -> tuple[str, ...]:
+    """What a loop over keys takes, their number too where its lines or the place of a read need that."""
+    return ("k_len", *context) if reads_by_key or "k_len" in names_in(loop) else tuple(context)
+
+
+def _own_range(keys: RangeFunction, loops: Loops) -> str:
+    """The call that gives the keys of own_first..own_last, where they are the first of those of
+    q_first..q_last: the loops begin at the first key of all, and the queries say where they end."""
+    first = loops.ranges[0]
+    begins_later = first.possible.lo is not None
+    if not loops.has_interior or loops.has_gaps or begins_later or "q_last" not in keys.uses:
+        return ""
+    return re.sub(r"\bq_(first|last)\b", r"own_\1", keys.call)
 
 
 def _tile_text(tile: HopperTile | None, width: int) -> str:

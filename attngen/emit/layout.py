@@ -40,14 +40,14 @@ def _lines(lines: list[str]) -> Iterator[str]:
 def _opened(line: str, *, inside: bool) -> Iterator[str]:
     """``inside``: the line holds the arguments of a call that the line before opened."""
     indent = line[: len(line) - len(line.lstrip())]
-    cuts = _cuts(line, 0) if inside else []
+    cuts = commas(line, 0) if inside else []
     if cuts:
         yield from _arguments(line, 0, len(line.rstrip(",")), cuts, indent)
         return
     unpacked, returned = _UNPACKED.fullmatch(line), _RETURNED.fullmatch(line)
     if unpacked:
         line = f"{indent}({unpacked['names']}) = {unpacked['value']}"
-    elif returned and _cuts(line, returned.start("values")):
+    elif returned and commas(line, returned.start("values")):
         line = f"{indent}return ({returned['values']})"
     place = _bracket(line)
     if place is None:
@@ -55,7 +55,7 @@ def _opened(line: str, *, inside: bool) -> Iterator[str]:
         return
     start, end = place
     inner = line[start + 1 : end]
-    cuts = _cuts(line, start + 1)
+    cuts = commas(line, start + 1)
     yield line[: start + 1]
     if len(indent) + 4 + len(inner) <= WIDTH and not line.lstrip().startswith("def "):
         yield f"{indent}    {inner}"
@@ -97,7 +97,7 @@ def _masked(line: str) -> str:
     return _QUIET.sub(lambda match: " " * len(match.group()), line)
 
 
-def _cuts(line: str, start: int) -> list[int]:
+def commas(line: str, start: int) -> list[int]:
     """Where the outermost commas behind ``start`` stand, up to the bracket that closes what is open there."""
     found, depth = [], 0
     for place, character in enumerate(_masked(line)[start:], start):
@@ -129,4 +129,4 @@ def _holds_items(masked: str, start: int) -> bool:
     follows = masked[start - 1].isalnum() or masked[start - 1] == "_"
     if follows:
         return masked[start] == "("
-    return masked[start - 1] not in ")]" and bool(_cuts(masked, start + 1))
+    return masked[start - 1] not in ")]" and bool(commas(masked, start + 1))

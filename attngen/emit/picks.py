@@ -28,8 +28,14 @@ def make_picks(scope: Scope, maths: Maths) -> Picks:
     name = scope.names.function("may_keep")
     may_keep = Function(name, doc, block.lines, block.results[0], scope.parameters(block.uses))
     uses = tuple(u for u in may_keep.uses if u not in _PLACES)
-    of_keys = Picker(("at", "hi", "q_first", "q_last", "q_len", "k_len", *uses), may_keep.call)
-    of_queries = Picker(("at", "hi", "k_first", "k_last", "q_len", "k_len", *uses), may_keep.call)
+    lengths = {"q_len", "k_len"} & {*may_keep.uses}
+    of_keys, of_queries = (
+        Picker(
+            ("at", "hi", f"{tiled}_first", f"{tiled}_last", *sorted({f"{streamed}_len", *lengths}), *uses),
+            may_keep.call,
+        )
+        for tiled, streamed in (("q", "k"), ("k", "q"))
+    )
     return Picks(True, may_keep, None, of_keys, of_queries)
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from attngen.emit.compiled_templates import TemplateCache
 from attngen.emit.contents import with_contents
 from attngen.emit.layout import fitted
+from attngen.emit.packed import packed
 from attngen.emit.tidy import tidied
 from attngen.emit.view import HASH_PLACE, View
 from attngen.resources import template_dir
@@ -40,7 +41,7 @@ def render(view: View) -> str:
     the emitter, never of a spec.
     """
     text = _environment().get_template("module.py.jinja").render(v=view)
-    text = with_contents(fitted(tidied(text)))
+    text = with_contents(packed(fitted(tidied(text))))
     inspect(text)
     digest = hashlib.sha256(text.encode()).hexdigest()[: len(HASH_PLACE)]
     return text.replace(HASH_PLACE, digest)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attngen.emit.reads import names_in
+
 #: Stands for the module's own hash until the text is complete.
 HASH_PLACE = "0123456789ab"
 
@@ -53,8 +55,16 @@ class RangeFunction(Function):
         return "inner, edges" if self.has_interior else "edges"
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        return (*self.uses, "BLOCK: tl.constexpr") if self._reads_block else self.uses
+
+    @property
     def call(self) -> str:
-        return f"{self.name}({', '.join([*self.uses, self.block])})"
+        return f"{self.name}({', '.join([*self.uses, self.block] if self._reads_block else self.uses)})"
+
+    @property
+    def _reads_block(self) -> bool:
+        return any("BLOCK" in line for line in self.lines)
 
 
 @dataclass(frozen=True)
@@ -445,6 +455,11 @@ class LearnedView:
         return any(x.is_read and not x.in_places and not x.is_band for x in self.learned)
 
     @property
+    def asks_keys(self) -> bool:
+        """Whether some gradient's gathering reads sizes from the keys."""
+        return bool(self.own_reads) or self.has_sums or any(x.is_dense for x in self.learned)
+
+    @property
     def gathered_names(self) -> str:
         return ", ".join(x.name for x in self.learned if x.is_gathered)
 
@@ -740,11 +755,13 @@ class HopperForward:
     takes ``fed``, and computes ``fed_lines`` of them, to find where tiles lie. ``keep``
     says which scores of a masked tile count, ``searches`` are the lines of ``key_range`` where they search a
     row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so
-    must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head.
+    must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head. ``own_range`` is
+    the call that gives the keys of one warpgroup's queries, where they are the first of all its program's.
+    ``deals``: later queries never have fewer keys, so that few tiles can be dealt out evenly beforehand.
     """
 
     logits: str
-    context: Context
+    context: tuple[str, ...]
     positions: tuple[str, ...]
     dense: DenseView | None
     own: tuple[str, ...]
@@ -755,6 +772,8 @@ class HopperForward:
     fed_lines: tuple[str, ...]
     keep: str
     searches: tuple[str, ...]
+    own_range: str
+    deals: bool
     reads_by_key: bool
     tiles: tuple[tuple[int, str], ...]
     filled: tuple[tuple[int, int], ...]  # from how many tiles a multiprocessor on it is the faster one
@@ -852,6 +871,28 @@ class View(
     """The templates' whole world. Field names are what the templates call them."""
 
     hash: str = HASH_PLACE
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """Those of the operator's arguments from which the variant's own arguments are computed."""
+        read = names_in((*self.launch_arguments, *(text for _, text in self.launch_sizes), self.dropout_text))
+        if self.has_sink and self.inputs:  # which are replaced where there are no keys
+            read |= {"k", *names_in([self.input_names])}
+        return tuple(name for name in self.operator_names if name in read)
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The same, and what a look at the mask takes beside them."""
+        read = {*self.own_names, *(("q", "k") if self.look else ())}
+        return tuple(name for name in self.operator_names if name in read)
+
+    @property
+    def finish_arguments(self) -> tuple[tuple[str, str], ...]:
+        """The variant's own arguments by which the sums of dQ are multiplied at last: the name, and its place
+        among all that the launcher has."""
+        read = names_in([self.scale_after_dk])
+        places = enumerate(self.kernel_arguments, -len(self.kernel_arguments))
+        return tuple((name, f"own[{place}]") for place, name in places if name in read)
 
     @property
     def asks_q_last(self) -> bool:

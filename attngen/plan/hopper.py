@@ -82,8 +82,8 @@ def choose_backend(
 def launcher_row(tile: HopperTile, head_dim: int) -> tuple[int | bool, ...]:
     """The tile as a module's launcher takes it apart, with what follows from it.
 
-    Where there is room for it, a tile's output has a place of its own: then the queries of the next tile come
-    before it has left.
+    Where there is room for it, a tile's output or the queries of the next tile have a place of their own:
+    then these come before that has left.
     """
     *sizes, dense = astuple(tile)
     is_apart = gluon_bytes(tile, head_dim, has_output=True) <= TARGETS["sm_90"].shared

@@ -65,7 +65,8 @@ def shrunk(kernel: str, tile: Tile, fits: Callable[[Tile], bool]) -> Tile:
 def gluon_bytes(tile: HopperTile, head_dim: int, has_output: bool = False) -> int:
     """Bytes that the programs of a multiprocessor need together, for the forward for sm_90.
 
-    ``has_output``: the output does not come where the queries were, but has a place of its own.
+    ``has_output``: the output, which may come where the queries were, or the next queries have a place of
+    their own.
     """
     width = max(64, _padded(head_dim))
     queries, keys = 64 * tile.parts, 2 * tile.block_n
