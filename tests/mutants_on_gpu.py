@@ -128,8 +128,8 @@ GPU_MUTANTS = (
     GpuMutant(
         "last_rows_twice",
         WIDE,
-        "rank // in_four) * 128\n    b, h = head // heads",
-        "rank // in_four + 1) * 128\n    b, h = head // heads",
+        "(q_tiles - 1 - tile) * 128",
+        "(q_tiles - tile) * 128",
         "dQ's tiles begin one late: the first is nobody's",
         head_dim=256,
     ),
