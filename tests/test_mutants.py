@@ -83,7 +83,8 @@ def test_a_shrunk_counter_example_fails_again_as_printed_and_only_with_the_mutan
 
 
 def test_the_table_is_what_the_list_says() -> None:
-    rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    table = TABLE.read_text(encoding="utf-8").partition("| the error ")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == len(MUTANTS)
     for line, mutant in zip(rows, MUTANTS, strict=True):
         assert line.startswith(row(mutant) + " ")
