@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle
@@ -30,9 +29,8 @@ import torch
 from attngen.bench.machine import cuda_goes_on, machine, one_line
 from attngen.bench.measure import short
 from attngen.bench.table import columns
-from attngen.errors import AttnGenError
 from attngen.spec_file import find_spec, zoo_names
-from attngen.testing.reach import small_consts
+from attngen.testing.builds import small_build
 from attngen.testing.run import run_property_tests
 from attngen.testing.tensor import STRIDES
 from attngen.tune.workers import Workers
@@ -107,17 +105,17 @@ def cells_of(
 
 
 def variant_of(cell: Cell) -> Variant:
-    variant = build_variant(find_spec(cell.spec), overrides={}, backend=cell.backend)
-    small = small_consts(variant.ir) if cell.small else {}
-    with suppress(AttnGenError):  # such consts may be no spec
-        if small:
-            return build_variant(find_spec(cell.spec), overrides=small, backend=cell.backend)
-    return variant
+    source = find_spec(cell.spec)
+    found = small_build(source, overrides={}, backend=cell.backend) if cell.small else None
+    return found[0] if found else build_variant(source, overrides={}, backend=cell.backend)
 
 
 def build(cell: Cell, device: str) -> str:
-    """Compile a cell's kernels into Triton's cache on disk, by one example; says what went wrong."""
-    outcome = judge(replace(cell, examples=1), device)
+    """Compile a cell's kernels into Triton's cache on disk, by two examples; says what went wrong.
+
+    The first has another v_dim than head_dim, where a cell has two, the second has not.
+    """
+    outcome = judge(replace(cell, examples=min(2, cell.examples)), device)
     return outcome.failure and f"{cell.spec} {cell.dtypes[0]} {cell.head_dims[0]} {cell.strides[0]}: failed"
 
 

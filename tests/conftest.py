@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -36,6 +37,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "compiled" in item.keywords or "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    if os.environ["TRITON_INTERPRET"] not in ("", "0") and "triton" in sys.modules:
+        from quick_interpreter import remember_builtins
+
+        remember_builtins()
 
 
 @pytest.fixture(scope="module")

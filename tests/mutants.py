@@ -15,6 +15,10 @@ _PRODUCT = "        acc = tl.dot(weights.to(values.dtype), values, acc, input_pr
 LEARNED, MACROS = "templates/triton/learned.jinja", "templates/triton/macros.jinja"
 WEIGHTS, DELTAS = "templates/triton/weights.jinja", "templates/triton/deltas.jinja"
 OWN = "templates/triton/own.jinja"
+PICKS, CALLS = "templates/triton/picks.jinja", "templates/triton/calls.jinja"
+OPERATORS, PAIR = "templates/triton/operators.jinja", "attngen/analysis/pair.py"
+_PICKED = "tests/test_picks.py::test_kernels_that_pick_their_tiles_match_the_reference"
+_PROOFS = "tests/test_tile_proofs.py::test_no_random_mask_makes_a_proof_wrong[0]"
 
 #: What property tests run: a spec by its name. Small windows and caps, so that short calls meet them.
 SPECS = {
@@ -703,6 +707,88 @@ MUTANTS = (
         "        total = first + second\n        base = simple(node.op, x, y)",
         "(x + 2) - (y + 3) is simplified to x - y + 5",
         "tests/test_simplify.py",
+    ),
+    # Tiles that are picked, and the proofs that they keep nothing.
+    Mutant(
+        "picked_a_step_late",
+        PICKS,
+        "(tl.cumsum(chosen, 0) - 1) * BLOCK",
+        "tl.cumsum(chosen, 0) * BLOCK",
+        "of the picked tiles, each comes a step late: the last never",
+        f"{_PICKED}[a table under causal]",
+    ),
+    Mutant(
+        "picked_by_the_first_queries",
+        PICKS,
+        "row = q_first // 16 + tl.arange(0, ROWS // 16)[:, None]",
+        "row = tl.arange(0, ROWS // 16)[:, None]",
+        "all programs pick the keys that the first queries keep",
+        f"{_PICKED}[a table under causal]",
+    ),
+    Mutant(
+        "tile_judged_by_its_first_key",
+        PICKS,
+        "    k_last = tl.minimum(k_first + BLOCK, k_len) - 1\n",
+        "    k_last = k_first\n",
+        "a tile of keys is picked if its first one may be kept",
+        f"{_PICKED}[neighbours in 3-D]",
+    ),
+    Mutant(
+        "proof_of_the_contrary",
+        PAIR,
+        "return simple(Op.NOT, must), simple(Op.NOT, may)",
+        "return simple(Op.NOT, may), simple(Op.NOT, must)",
+        "`not` says that nothing may be kept where something may not",
+        _PROOFS,
+    ),
+    Mutant(
+        "equal_where_no_more",
+        PAIR,
+        "must_be_high = FALSE if low is None else at_most_zero(low.times(-1), self._sums)",
+        "must_be_high = TRUE",
+        "a == b counts as proven where a <= b is",
+        _PROOFS,
+    ),
+    # The operators, and the short way of a call seen before.
+    Mutant(
+        "lse_of_no_keys_is_0",
+        OPERATORS,
+        """', lse.fill_(float("-inf")), parts'""",
+        "', lse.zero_(), parts'",
+        "without keys the log-sum-exp is 0",
+        "full",
+    ),
+    Mutant(
+        "gradient_of_the_lse_alone",
+        OPERATORS,
+        "d_out = torch.zeros_like(out)",
+        "d_out = torch.ones_like(out)",
+        "where only the log-sum-exp has a gradient, the output is given one",
+        "tests/test_kernels.py::test_the_gradient_of_the_log_sum_exps_sum_comes_expanded_too",
+    ),
+    Mutant(
+        "layouts_taken_as_alike",
+        CALLS,
+        "        layout,\n        torch.is_grad_enabled(),",
+        "        torch.is_grad_enabled(),",
+        "a call in another layout repeats the launch of the first",
+        "tests/test_seen_calls.py::test_a_layout_is_no_other_where_there_are_as_many_heads_as_queries",
+    ),
+    Mutant(
+        "backward_alike_in_other_strides",
+        CALLS,
+        "torch.get_float32_matmul_precision(), *layouts)",
+        "torch.get_float32_matmul_precision())",
+        "a gradient in other strides repeats the launch of the first",
+        "tests/test_seen_calls.py::test_a_backward_sees_the_strides_and_the_precision_that_it_runs_with",
+    ),
+    Mutant(
+        "params_alike_that_are_equal",
+        CALLS,
+        "(type(value), value if value and value == value else repr(value))",
+        "(type(value), value)",
+        "a call with -0.0 repeats that with 0.0",
+        "tests/test_seen_calls.py::test_params_that_are_equal_but_not_alike_are_told_apart",
     ),
     # Normalisations, and what a weight clause makes of the weights.
     Mutant(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import planting_on_gpu
 import pytest
 from mutants import BY_NAME, MUTANTS, SPECS, Mutant
+from mutants_on_gpu import GPU_MUTANTS, GpuMutant
 from planting import ROOT, TABLE, outcome_of, planted, property_run, row, run_in
 
 CHECKS = sorted({mutant.caught_by for mutant in MUTANTS})
-FEW = 12  # calls, enough for the sample below
+FEW = 2  # calls, enough for the sample below: of several tiles by several
 
 named = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 
@@ -23,19 +25,29 @@ def test_a_mutants_text_stands_once_and_is_changed(mutant: Mutant) -> None:
 
 def test_there_are_mutants_of_the_templates_the_emitter_the_plan_and_the_analyses() -> None:
     assert len(MUTANTS) == len(BY_NAME) >= 50
-    folders = {"/".join(mutant.file.split("/")[:2]) for mutant in MUTANTS}
-    assert folders == {"templates/triton", "attngen/emit", "attngen/plan", "attngen/analysis"}
+    assert len(GPU_MUTANTS) == len({m.name for m in GPU_MUTANTS}) >= 8
+    folders = {"/".join(mutant.file.split("/")[:2]) for mutant in (*MUTANTS, *GPU_MUTANTS)}
+    assert folders == {
+        *("templates/triton", "templates/hopper"),
+        *("attngen/emit", "attngen/plan", "attngen/analysis"),
+    }
     assert set(SPECS) <= set(CHECKS)
 
 
-@pytest.mark.parametrize("name", ["group_not_summed", "log2_e_forgotten", "one_key_beyond_the_end"])
-def test_a_few_mutants_are_caught_by_a_few_calls(name: str) -> None:
-    assert BY_NAME[name].caught_by == "full"
-    assert outcome_of("full", BY_NAME[name], FEW).error == "AssertionError"
+@pytest.mark.parametrize("mutant", GPU_MUTANTS, ids=lambda m: m.name)
+def test_a_mutants_text_of_a_gpus_kernels_stands_once_and_is_changed(mutant: GpuMutant) -> None:
+    assert (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old) == 1
+    assert mutant.new != mutant.old and mutant.spec in SPECS
+
+
+@pytest.mark.parametrize("name", ["top_left_alignment", "dq_masks_only_the_end", "right_edge_rounded_up"])
+def test_a_few_mutants_are_caught_by_two_calls(name: str) -> None:
+    assert BY_NAME[name].caught_by == "causal"
+    assert outcome_of("causal", BY_NAME[name], FEW).error == "AssertionError"
 
 
 def test_the_package_itself_passes_these_calls() -> None:
-    found = outcome_of("full", None, FEW)
+    found = outcome_of("causal", None, FEW)
     assert found.error == "", found.message
 
 
@@ -71,8 +83,15 @@ def test_a_shrunk_counter_example_fails_again_as_printed_and_only_with_the_mutan
 
 
 def test_the_table_is_what_the_list_says() -> None:
-    rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
+    table = TABLE.read_text(encoding="utf-8").partition("| the error ")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == len(MUTANTS)
     for line, mutant in zip(rows, MUTANTS, strict=True):
         assert line.startswith(row(mutant) + " ")
         assert len(line) > len(row(mutant)) + len(" said |")
+
+
+def test_the_table_of_a_gpus_mutants_is_what_the_list_says() -> None:
+    text = (ROOT / "docs" / "mutants_on_gpu.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [line.rsplit(" | ", 1)[0] + " |" for line in rows] == [planting_on_gpu.row(m) for m in GPU_MUTANTS]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from attngen.commands.common import Backend, Failures, require_cuda
-from attngen.errors import AttnGenError, BuildError
+from attngen.errors import BuildError
 from attngen.ir.types import Scalar
 
 if TYPE_CHECKING:
     from attngen.testing.run import Report
-    from attngen.variant import Variant
 
 
 def run_tests(
@@ -33,12 +31,14 @@ def run_tests(
 ) -> None:
     """Test every FILE and print a line for each; exit status 1 where one fails or cannot be built.
 
-    Half of the examples of a spec with long windows, chunks and the like run with small ones.
+    Most examples of a spec with long windows, chunks and the like run with small ones (testing.builds).
     """
     # Triton reads this when it is first imported, which nothing has done yet.
     os.environ["TRITON_INTERPRET"] = "1" if device == "cpu" else "0"
     _require(device)
 
+    from attngen.spec_file import find_spec
+    from attngen.testing.builds import builds_of
     from attngen.testing.run import run_property_tests
 
     failures = Failures()
@@ -48,7 +48,8 @@ def run_tests(
             task = progress.add_task(file, total=examples)
             with failures.caught():
                 before = 0
-                for tested, consts, count in _builds(file, examples, overrides, backend):
+                builds = builds_of(find_spec(file), examples, overrides=overrides, backend=backend.value)
+                for tested, consts, count in builds:
                     started = time.perf_counter()
                     report = run_property_tests(
                         tested,
@@ -64,25 +65,6 @@ def run_tests(
                     before += count
             progress.remove_task(task)
     failures.exit_if_any()
-
-
-def _builds(
-    file: str, examples: int, overrides: Mapping[str, Scalar], backend: Backend
-) -> Iterator[tuple[Variant, Mapping[str, Scalar], int]]:
-    """What to test of a spec: the build, the consts made small for it, how many examples."""
-    from attngen.spec_file import find_spec
-    from attngen.testing.reach import small_consts
-    from attngen.variant import build_variant
-
-    variant = build_variant(find_spec(file), overrides=overrides, backend=backend.value)
-    small = small_consts(variant.ir, except_for=overrides)
-    other = None
-    if small and examples > 1:
-        with suppress(AttnGenError):  # such consts may be no spec
-            other = build_variant(find_spec(file), overrides={**overrides, **small}, backend=backend.value)
-    yield variant, {}, examples - (examples // 2 if other else 0)
-    if other:
-        yield other, small, examples // 2
 
 
 def _advance(progress: Progress, task: TaskID, before: int, done: int) -> None:

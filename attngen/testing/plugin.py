@@ -37,16 +37,17 @@ class SpecItem(pytest.Item):
     """One spec: its kernel against its reference."""
 
     def runtest(self) -> None:
-        import attngen
+        from attngen.spec_file import find_spec
+        from attngen.testing.builds import builds_of
         from attngen.testing.run import run_property_tests
 
-        report = run_property_tests(
-            attngen.load(str(self.path)),
-            examples=self.config.getoption("--attngen-examples"),
-            device=self.config.getoption("--attngen-device"),
-        )
-        if not report.passed:
-            raise CounterExample(str(report))
+        examples = self.config.getoption("--attngen-examples")
+        for variant, _, count in builds_of(find_spec(str(self.path)), examples):
+            report = run_property_tests(
+                variant, examples=count, device=self.config.getoption("--attngen-device")
+            )
+            if not report.passed:
+                raise CounterExample(str(report))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         if isinstance(excinfo.value, CounterExample | AttnGenError):

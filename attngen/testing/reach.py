@@ -7,6 +7,7 @@ the length from which the forward for sm_90 is taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from attngen.ir.types import Scalar
 # count as parts of a head: up to 512.
 _TILES = {512: ((32, 16, 1, 1), (16, 32, 1, 1), (16, 16, 1, 1))}
 
-_LARGE, _SHRINK = 256, 256
+_LARGE, _WIDEST = 64, 32
 
 
 @contextmanager
@@ -51,9 +52,13 @@ def _tiles_of(variant: Any) -> dict[str, Any]:
 
 
 def small_consts(ir: AttentionIR, except_for: Container[str] = ()) -> dict[str, Scalar]:
-    """Smaller values for the int consts (windows, chunks) that are longer than any call tests draw."""
+    """Smaller values for the int consts (windows, chunks, sides) that are near or beyond what tests draw.
+
+    Powers of two, since some of a spec's consts are multiples of others, and near the square root: 64 gives
+    8, 256 gives 16, and a window of 1024 or more is 32 wide, a tile or two of ``small_tiles``.
+    """
     return {
-        name: max(2, value // _SHRINK)
+        name: min(_WIDEST, 2 ** math.ceil(math.log2(value) / 2))
         for name, value in ir.consts
         if isinstance(value, int)
         and not isinstance(value, bool)

@@ -10,25 +10,27 @@ from typing import Any
 import hypothesis
 import torch
 from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
 
 from attngen.testing.cases import Case, arguments, cases
 from attngen.testing.compare import Variant, assert_matches_reference
 from attngen.testing.criteria import Verdict
+from attngen.testing.kinds import SMALL, USUAL
 from attngen.testing.reach import small_tiles
+from attngen.testing.shrink import smallest
 from attngen.testing.tensor import STRIDES
 
 _SHRINK_SECONDS = 30.0  # after the first failure
-_MOST_RUNS = 4  # of hypothesis an example, where a spec has few different calls
+_MOST_DRAWS = 4  # an example, where a spec has few different calls
 
-# The plainest call and a random one. A longer run of hypothesis is mostly variations of few calls, in which
+# The simplest draw, and a random one. A longer run of hypothesis is mostly variations of few calls, in which
 # two draws are made equal: q, k and v all zero, lengths all 1. They find little here.
 _ONE_FRESH = hypothesis.settings(
     max_examples=2,
     deadline=None,
     database=None,
-    phases=(Phase.generate, Phase.shrink),
+    phases=(Phase.generate,),
     suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
     print_blob=False,
 )
 
@@ -38,7 +40,7 @@ class Report:
     """What a run found. ``worst`` maps (dtype, tensor) to the verdict with the largest ratio."""
 
     variant: str
-    examples: int = 0
+    examples: int = 0  # judged, with the one that failed; what shrinking it tried is not counted
     worst: dict[tuple[str, str], Verdict] = field(default_factory=dict)
     failure: str | None = None  # the shrunk counter-example's report
     error: BaseException | None = None  # what it raised: an AssertionError, or whatever the kernel raised
@@ -48,7 +50,6 @@ class Report:
         return self.error is None
 
     def add(self, dtype: str, verdicts: Sequence[Verdict]) -> None:
-        self.examples += 1
         for verdict in verdicts:
             before = self.worst.get((dtype, verdict.name))
             if before is None or verdict.ratio > before.ratio:
@@ -78,11 +79,13 @@ def run_property_tests(
 ) -> Report:
     """Judge ``variant`` on ``examples`` drawn calls; the same ``seed`` draws the same calls.
 
-    ``dtypes`` defaults to float16 and float32, and bfloat16 too on a CUDA device (Triton's interpreter
-    gets it wrong). Lengths go up to ``max_length``, by default to several tiles, which are small in the
-    interpreter for that. ``head_dims`` restricts head_dim and v_dim, by default to a few on CUDA, where each
-    is a compilation; so is each of the memory layouts that ``strides`` restricts. A failure is shrunk for
-    ``shrink_seconds``. ``progress`` is called with the number of examples done. Never raises for a failure.
+    The first are of several tiles by several, ragged; calls of nothing, of one and whatever comes along
+    follow (``testing.kinds``). ``dtypes``, by turns, defaults to float16 and float32, and bfloat16 too on a
+    CUDA device (Triton's interpreter gets it wrong). Lengths go up to ``max_length``, by default to several
+    tiles, which are small in the interpreter for that. ``head_dims`` restricts head_dim and v_dim, by default
+    to a few on CUDA, where each is a compilation; so is each of the memory layouts that ``strides``
+    restricts. A failure is shrunk for ``shrink_seconds``. ``progress`` is called with the number of examples
+    done. Never raises for a failure.
     """
     on_cpu = device == "cpu"
     if dtypes is None:
@@ -92,51 +95,86 @@ def run_property_tests(
     if max_length is None:
         max_length = 70 if on_cpu else 300
     report = Report(variant.name)
-    passed: set[Case] = set()
-    failed: set[Case] = set()
-    give_up = float("inf")
 
-    def check(case: Case) -> None:
-        nonlocal give_up
-        if case in passed:
-            return
-        if time.monotonic() > give_up and case not in failed:
-            return  # enough shrinking: only the smallest failure found so far still fails
-        made = case.tensors(device)
-        named: dict[str, Any] = arguments(case, made)
-        try:
-            verdicts = assert_matches_reference(
-                variant,
-                made["q"],
-                made["k"],
-                made["v"],
-                dout=made["dout"],
-                seed=case.seed,
-                layout=case.layout,
-                **named,
-            )
-        except Exception:
-            failed.add(case)
-            give_up = min(give_up, time.monotonic() + shrink_seconds)
-            raise
-        passed.add(case)
-        report.add(case.dtype, verdicts)
-        if progress and not failed:
-            progress(report.examples)
+    def calls(nth: int) -> st.SearchStrategy[Case]:
+        return cases(
+            variant.ir,
+            dtypes=dtypes,
+            head_dims=head_dims,
+            max_length=max_length,
+            strides=strides,
+            nth=nth,
+            tiles=SMALL if on_cpu else USUAL,
+        )
 
-    drawn = cases(variant.ir, dtypes=dtypes, head_dims=head_dims, max_length=max_length, strides=strides)
+    seen: set[Case] = set()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors this small are slower on many
     try:
         with small_tiles(variant):
-            for number in range(_MOST_RUNS * examples):
-                if report.examples < examples:
-                    hypothesis.seed(f"{seed}.{number}")(_ONE_FRESH(hypothesis.given(case=drawn)(check)))()
-    except Exception as error:
-        report.error = error
-        report.failure = (
-            str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-        )
+            for nth in range(_MOST_DRAWS * examples):
+                case = _drawn(calls(nth), f"{seed}.{nth}")
+                if case is None or case in seen:
+                    continue
+                seen.add(case)
+                report.examples += 1
+                try:
+                    report.add(case.dtype, _judge(variant, case, device))
+                except Exception as error:
+                    report.error = _shrunk(
+                        variant, case, error, device, head_dims or (16, 24), shrink_seconds
+                    )
+                    break
+                if progress:
+                    progress(report.examples)
+                if report.examples == examples:
+                    break
     finally:
         torch.set_num_threads(threads)
+    if (failed := report.error) is not None:
+        is_verdict = isinstance(failed, AssertionError)
+        report.failure = str(failed) if is_verdict else f"{type(failed).__name__}: {failed}"
     return report
+
+
+def _shrunk(
+    variant: Variant, case: Case, error: Exception, device: str, head_dims: Sequence[int], seconds: float
+) -> Exception:
+    """What the smallest call raises that was found to fail within the time."""
+    errors: dict[Case, Exception | None] = {case: error}
+    until = time.monotonic() + seconds
+
+    def fails(case: Case) -> bool:
+        if case not in errors:
+            if time.monotonic() > until:
+                return False
+            errors[case] = None
+            try:
+                _judge(variant, case, device)
+            except Exception as error:
+                errors[case] = error
+        return errors[case] is not None
+
+    return errors[smallest(case, variant.ir, fails, head_dims)] or error
+
+
+def _drawn(strategy: st.SearchStrategy[Case], seed: str) -> Case | None:
+    """A random one of the strategy's cases; None in the rare case that hypothesis draws none."""
+    found: list[Case] = []
+
+    def keep(ticket: int, case: Case) -> None:
+        if ticket:  # 0 in the simplest draw, which hypothesis tries first
+            found.append(case)
+
+    given = hypothesis.given(ticket=st.integers(0, 2**30), case=strategy)
+    hypothesis.seed(seed)(_ONE_FRESH(given(keep)))()
+    return found[0] if found else None
+
+
+def _judge(variant: Variant, case: Case, device: str) -> list[Verdict]:
+    made = case.tensors(device)
+    named: dict[str, Any] = arguments(case, made)
+    q, k, v = (made[name] for name in "qkv")
+    return assert_matches_reference(
+        variant, q, k, v, dout=made["dout"], seed=case.seed, layout=case.layout, **named
+    )
