@@ -296,11 +296,11 @@ def test_an_empty_row_is_blamed_on_what_can_bring_it(inputs: tuple[str, ...], sc
 
 
 def test_the_docstring_derives_the_loop_bounds_from_the_mask() -> None:
-    doc = text_of("mask = 0 <= dist < 9").split('"""')[1]
+    doc = text_of("mask = 0 <= dist < 90").split('"""')[1]
     expected = """
     The queries q_first..q_last
-        can keep no keys but [q_first + offset - 8, q_last + offset + 1)
-        all keep [q_last + offset - 8, q_first + offset + 1)
+        can keep no keys but [q_first + offset - 89, q_last + offset + 1)
+        all keep [q_last + offset - 89, q_first + offset + 1)
 """
     assert expected in doc
 

@@ -18,7 +18,7 @@ def poison(megabytes: int = 512) -> None:
     """Fill what the caching allocator hands out next with NaN: in one piece and in small ones."""
     torch.cuda.empty_cache()
     large = torch.full((megabytes * 2**18,), float("nan"), device="cuda")
-    small = [torch.full((2**n,), float("nan"), device="cuda") for n in range(6, 18) for _ in range(8)]
+    small = [torch.full((2**n,), float("nan"), device="cuda") for n in range(6, 23) for _ in range(8)]
     torch.cuda.synchronize()
     del large, small
 
