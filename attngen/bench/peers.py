@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attngen import reference
 from attngen.bench import from_ir
+from attngen.bench.flash import PACKAGES
 from attngen.bench.formulas import FORMULAS, Formula
 from attngen.bench.rows import Row, Shape
 from attngen.eager import evaluate
@@ -115,7 +116,8 @@ def formula_of(case: Case) -> Formula:
     return from_ir.formula(ir, params, case.sizes)
 
 
-def _scale(case: Case) -> float:
+def scale_of(case: Case) -> float:
+    """What the product of q and k is multiplied with."""
     ir = variant_of(case.row).ir
     env = reference.bind(ir, case.q, case.k, case.v, case.inputs, case.row.params)
     return float(evaluate(ir.scale, env, torch.float32))
@@ -149,13 +151,20 @@ def _block_mask_that_fits(case: Case) -> Any:
     return _block_mask(case, compiled=True)
 
 
-def _flex(case: Case) -> Attention:
+def _flex(case: Case, options: dict[str, str] | None = None) -> Attention:
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
     formula = formula_of(case)
     score = formula.score(case.inputs) if formula.score else None
-    block_mask, scale = _block_mask_that_fits(case), _scale(case)
-    given = {"score_mod": score, "block_mask": block_mask, "scale": scale, "enable_gqa": case.shape.group > 1}
+    block_mask, scale = _block_mask_that_fits(case), scale_of(case)
+    given: dict[str, Any] = {
+        "score_mod": score,
+        "block_mask": block_mask,
+        "scale": scale,
+        "enable_gqa": case.shape.group > 1,
+    }
+    if options is not None:
+        given["kernel_options"] = options
     attend: Any = flex_attention
     if case.q.device.type == "cuda":  # else eager, for dry runs
         _allow_many_compiles()
@@ -172,6 +181,10 @@ def _flex(case: Case) -> Attention:
         return without * torch.sigmoid(aux.lse[..., None] - sink(b, h, i)).to(without.dtype)
 
     return call
+
+
+def _flex_flash(case: Case) -> Attention:
+    return _flex(case, {"BACKEND": "FLASH"})
 
 
 def _allow_many_compiles() -> None:
@@ -193,7 +206,7 @@ def _sdpa(backend: SDPBackend | None, case: Case) -> Attention:
         functional.scaled_dot_product_attention,
         dropout_p=dropout,
         is_causal=causal,
-        scale=_scale(case),
+        scale=scale_of(case),
         enable_gqa=grouped,
     )
 
@@ -222,7 +235,7 @@ def _standard(case: Case) -> Attention:
     sink = formula.sink(case.inputs) if formula.sink else None
     b, h, i, j = _places(case)
     hidden = ~formula.mask(case.inputs)(b, h, i, j) if formula.mask else None
-    scale, group = _scale(case), case.shape.group
+    scale, group = scale_of(case), case.shape.group
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if group > 1:
@@ -256,6 +269,11 @@ def _no_flex(row: Row) -> str:
     return from_ir.refusal(variant_of(row).ir)
 
 
+def _no_flex_flash(row: Row) -> str:
+    """FlexAttention's own back end in FlashAttention-4's kernels, which have to be installed."""
+    return PACKAGES["flash4"].missing() or _no_flex(row)
+
+
 def _no_hopper(row: Row) -> str:
     backend = compile_spec(find_spec(row.spec), overrides=row.consts, backend="hopper").plan.backend
     return backend.reason if backend.is_refused else ""
@@ -283,10 +301,15 @@ PEERS: dict[str, Peer] = {
         Peer("triton", "attngen, Triton", _anything, partial(_attngen, backend="triton")),
         Peer("hopper", "attngen, Gluon", _no_hopper, partial(_attngen, backend="hopper")),
         Peer("flex", "FlexAttention", _no_flex, _flex, _block_mask, partial(_block_mask, compiled=True)),
+        Peer("flex_flash", "FlexAttention FLASH", _no_flex_flash, _flex_flash, _block_mask),
         Peer("cudnn", "SDPA cuDNN", _no_sdpa, partial(_sdpa, SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "SDPA FA2", _no_sdpa, partial(_sdpa, SDPBackend.FLASH_ATTENTION)),
         Peer("sdpa", "SDPA", _no_sdpa, partial(_sdpa, None)),
         Peer("standard", "standard", _no_standard, _standard),
+        *(
+            Peer(name, f"FlashAttention-{name[-1]}", package.refuses, package.prepare)
+            for name, package in PACKAGES.items()
+        ),
     )
 }
 
