@@ -100,7 +100,7 @@ import attngen
 from attngen.testing.run import run_property_tests
 
 assert pathlib.Path(attngen.__file__).is_relative_to(sys.argv[1]), attngen.__file__
-variant = attngen.compile(sys.argv[2])
+variant = attngen.compile(sys.argv[2], backend="triton")
 report = run_property_tests(variant, examples=int(sys.argv[3]), shrink_seconds=float(sys.argv[4]))
 error = "" if report.passed else type(report.error).__name__
 print(json.dumps([error, report.failure or ""]))

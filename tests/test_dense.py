@@ -73,9 +73,10 @@ def test_auto_takes_tiles_but_no_other_reads_by_score_and_none_beside_dropout() 
 def test_auto_takes_tiles_at_the_head_dims_that_were_measured() -> None:
     hopper = built(BIAS, "score = score + bias[b, h, q, k]", backend="auto").plan.backend.hopper
     assert hopper is not None and hopper.dense is not None
-    assert hopper.tiles[64] is None and hopper.tiles[256] is None
-    tile = hopper.tiles[128]
-    assert tile is not None and tile.dense == 1
+    assert hopper.tiles[32] is None  # Gluon's would pad to 64 columns
+    for dim in (64, 128, 256):
+        tile = hopper.tiles[dim]
+        assert tile is not None and tile.dense == 1
 
 
 def test_scores_that_leave_no_registers_for_a_tile_load_by_thread() -> None:
