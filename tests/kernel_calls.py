@@ -17,8 +17,8 @@ from attngen.variant import Variant
 
 @cache
 def variant_of(*lines: str) -> Variant:
-    """The variant that these lines specify, under the name ``tested``: its Triton kernels alone, which are all
-    that the interpreter runs, and half of what there is to write."""
+    """The variant that these lines specify, under the name ``tested``: its Triton kernels alone, all that the
+    interpreter runs."""
     return attngen.compile("\n".join(["variant tested", *lines]), backend="triton")
 
 
