@@ -225,7 +225,7 @@ def is_maths(value: ast.expr) -> bool:
 # -- fuzz ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(spec=specs())
 def test_a_tame_spec_gives_a_module_or_a_located_error(spec: str) -> None:
     try:
@@ -236,7 +236,7 @@ def test_a_tame_spec_gives_a_module_or_a_located_error(spec: str) -> None:
     compile(text, "x", "exec")
 
 
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(spec=odd_specs())
 def test_an_odd_spec_gives_a_module_or_a_located_error(spec: str) -> None:
     spec = spec.replace(" grad", "").replace("sink = t[h, b]\n", "")

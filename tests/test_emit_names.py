@@ -78,7 +78,7 @@ def test_the_plain_module_has_no_clash() -> None:
     assert clashes(compile_spec(Source(SPEC.format(**PLAIN), "s")).text) == set()
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_names_give_a_module_whose_locals_hide_no_function(data: st.DataObject) -> None:
     drawn = data.draw(st.lists(st.sampled_from(module_names()), min_size=5, max_size=5, unique=True))
