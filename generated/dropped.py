@@ -853,9 +853,9 @@ def hopper_forward_kernel(
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(
-        gl.int32, [(4 + 2 * PARTS) * Q_PLACES, 1], NOTES
-    )  # what ``producer`` notes of a tile
+    # Of a tile of queries: head, q_first, q_last, steps; then for each warpgroup the steps that need no mask,
+    # and the end of its own. Where none leaves tiles of keys out, the first of these is all warpgroups'.
+    notes = gl.allocate_shared_memory(gl.int32, [(4 + 2 * PARTS) * Q_PLACES, 1], NOTES)
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)  # of each tile of keys
     q_ready, q_free = barriers(Q_PLACES, 1), barriers(Q_PLACES, PARTS)
     k_ready, k_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
@@ -2275,7 +2275,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_dc3820c34e35_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_d217202764cc_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -44,12 +44,12 @@ Sections and their lines:
      134  What every kernel shares
      227  Forward
      342  Forward on Hopper
-     801  Backward
-    1027  Backward on Hopper
-    1336  Backward of wide heads on Hopper
-    1709  Launch
-    2102  Operators and the call
-    2292  Calls seen before
+     803  Backward
+    1029  Backward on Hopper
+    1338  Backward of wide heads on Hopper
+    1711  Launch
+    2104  Operators and the call
+    2294  Calls seen before
 """
 
 import copy
@@ -760,7 +760,9 @@ def hopper_forward_kernel(
         outs = ring_of(Out, PARTS)
     keys = ring_of(K, STAGES)
     values = ring_of(V, STAGES)
-    notes = gl.allocate_shared_memory(gl.int32, [5 * Q_PLACES, 1], NOTES)  # what ``producer`` notes of a tile
+    notes = gl.allocate_shared_memory(
+        gl.int32, [5 * Q_PLACES, 1], NOTES
+    )  # head, q_first, q_last, steps, whole
     firsts = gl.allocate_shared_memory(gl.int32, [STAGES, 1], NOTES)  # of each tile of keys
     q_ready, q_free = barriers(Q_PLACES, 1), barriers(Q_PLACES, PARTS)
     k_ready, k_free = barriers(STAGES, 1), barriers(STAGES, PARTS)
@@ -2102,7 +2104,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_fc5d3f69bad8_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_eacd8b71d8a6_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

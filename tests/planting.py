@@ -74,20 +74,24 @@ def python_path(folder: Path) -> str:
     return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
 
 
-def run_in(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Python with the copy's package, in Triton's interpreter, with a cache of its own."""
-    environment = {
+def environment(folder: Path, *, interpreted: bool) -> dict[str, str]:
+    """Python with the copy's package, on one thread, with a cache of its own."""
+    return {
         **os.environ,
         "PYTHONPATH": python_path(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "TRITON_INTERPRET": "1",
+        "TRITON_INTERPRET": str(int(interpreted)),
         "OMP_NUM_THREADS": "1",
         "ATTNGEN_CACHE_DIR": str(folder / "cache"),
     }
+
+
+def run_in(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Python with the copy's package, in Triton's interpreter."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=environment,
+        env=environment(folder, interpreted=True),
         capture_output=True,
         text=True,
         timeout=_SECONDS,

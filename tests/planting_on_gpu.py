@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mutants_on_gpu import GPU_MUTANTS, GpuMutant
-from planting import Outcome, planted, python_path, spec_text
+from planting import Outcome, environment, planted, spec_text
 
 _RUN = """
 import json, pathlib, sys
@@ -63,18 +62,11 @@ print(json.dumps([kind, failure and f"{call}: {failure.splitlines()[0]}"]), flus
 def outcome_on_gpu(spec: str, head_dim: int, mutant: GpuMutant | None, seconds: float) -> Outcome:
     """What the calls say; the error is "hang" where they did not come back, "crash" where nothing ran."""
     with planted(mutant) as folder:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": python_path(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TRITON_INTERPRET": "0",
-            "OMP_NUM_THREADS": "1",
-            "ATTNGEN_CACHE_DIR": str(folder / "cache"),
-        }
+        own = environment(folder, interpreted=False)
         command = [sys.executable, "-c", _RUN, str(folder), spec_text(spec), str(head_dim)]
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
+                command, cwd=folder, env=own, capture_output=True, text=True, timeout=seconds
             )
         except subprocess.TimeoutExpired:
             return Outcome("hang", f"did not come back in {seconds:.0f} s, and was killed")

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
-from triton._C.libtriton import ir
-from triton.backends.compiler import GPUTarget
-from triton.compiler import make_backend
+from lowering import ptx_of
 
-from attngen.compile_check.binary import source_of
-from attngen.compile_check.launches import Launch, launches
+from attngen.compile_check.launches import launches
 from attngen.compile_check.module import load
 from attngen.pipeline import compile_spec
 from attngen.plan.tiles import TARGETS
@@ -57,25 +51,6 @@ def steps(ptx: str) -> list[tuple[str, str]]:
     found = [(match.lastgroup or "", line) for line in lines if (match := _STEP.search(line.split("//")[0]))]
     assert found
     return found
-
-
-def ptx_of(launch: Launch) -> str:
-    """A launch's kernel as PTX for sm_90. The assembler, which takes longest, is left out."""
-    source, options = source_of(launch, TARGETS["sm_90"])
-    target = GPUTarget("cuda", 90, 32)
-    backend = make_backend(target)
-    parsed = backend.parse_options(dict(options))
-    context = ir.context()
-    ir.load_dialects(context)
-    backend.load_dialects(context)
-    functions = backend.get_codegen_implementation(parsed)
-    made = source.make_ir(target, parsed, functions, backend.get_module_map(), context)
-    stages: dict[str, Callable[[Any, dict[str, Any]], Any]] = {}
-    backend.add_stages(stages, parsed, source.language)
-    metadata: dict[str, Any] = {"target": target, **vars(parsed)}
-    for name in takewhile(lambda name: name != "cubin", stages):
-        made = stages[name](made, metadata)
-    return str(made)
 
 
 @cache

@@ -19,14 +19,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lowering import in_triton
 from torch._subclasses.fake_tensor import FakeTensorMode
-from triton._C.libtriton import ir
-from triton.backends.compiler import GPUTarget
-from triton.compiler import make_backend
 
 from attngen.commands.common import Backend
 from attngen.commands.show import text_of
-from attngen.compile_check.binary import Binary, compile_launch, source_of
+from attngen.compile_check.binary import Binary, compile_launch
 from attngen.compile_check.launches import Launch, launches
 from attngen.compile_check.module import load
 from attngen.errors import AttnGenError
@@ -284,22 +282,9 @@ def test_gluon_takes_whatever_spec_is_drawn(number: int) -> None:
             continue
         if built.plan.backend.is_refused:
             continue
-        lower(found[KERNEL])
-        taken += 1
+        with in_triton(found[KERNEL]):
+            taken += 1
     assert taken > 5
-
-
-def lower(launch: Launch) -> None:
-    """Bring a kernel into Triton's IR."""
-    source, options = source_of(launch, TARGETS["sm_90"])
-    target = GPUTarget("cuda", 90, 32)
-    backend = make_backend(target)
-    parsed = backend.parse_options(dict(options))
-    context = ir.context()
-    ir.load_dialects(context)
-    backend.load_dialects(context)
-    functions = backend.get_codegen_implementation(parsed)
-    source.make_ir(target, parsed, functions, backend.get_module_map(), context)
 
 
 @pytest.mark.compiled

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -15,9 +15,6 @@ from attngen.ir.nodes import SCORE, TRUE, AttentionIR
 from attngen.ir.types import Scalar
 from attngen.pipeline import check_spec
 from attngen.spec_file import find_spec
-
-if TYPE_CHECKING:
-    from attngen.bench.peers import Case
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,14 @@ class Package:
         beyond = said.keys() - self.takes - {"causal", "window"}
         return f"takes no {', no '.join(sorted(beyond))}" if beyond else ""
 
-    def prepare(self, case: Case) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """Its call of (q, k, v), [batch, heads, length, dim]."""
-        from attngen.bench.peers import scale_of
-
+    def prepare(
+        self, row: Row, inputs: Mapping[str, Tensor], scale: float
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Its call of (q, k, v), [batch, heads, length, dim], for a row that it does not refuse."""
         call = importlib.import_module(self.module).flash_attn_func
-        said = _said(case.row)
+        said = _said(row)
         assert not isinstance(said, str)
-        given: dict[str, Any] = {"softmax_scale": scale_of(case), "causal": bool(said.get("causal"))}
+        given: dict[str, Any] = {"softmax_scale": scale, "causal": bool(said.get("causal"))}
         if "window" in said:
             given["window_size"] = (said["window"] - 1, 0)
         if "softcap" in said:
@@ -60,7 +57,7 @@ class Package:
         if "dropout" in said:
             given["dropout_p"] = said["dropout"]
         if "alibi" in said:
-            given["alibi_slopes"] = case.inputs[said["alibi"]]
+            given["alibi_slopes"] = inputs[said["alibi"]]
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             found = call(*(x.transpose(1, 2) for x in (q, k, v)), **given)
@@ -78,7 +75,8 @@ PACKAGES = {
 
 
 @cache
-def _ir(name: str, consts: tuple[tuple[str, Scalar], ...] = ()) -> AttentionIR:
+def zoo_ir(name: str, consts: tuple[tuple[str, Scalar], ...] = ()) -> AttentionIR:
+    """What a spec of the zoo means, with these consts: IRs of equal parts say the same."""
     return check_spec(find_spec(name), overrides=dict(consts)).ir
 
 
@@ -89,14 +87,17 @@ def _said(row: Row) -> dict[str, Any] | str:
     said: dict[str, Any] = {"dropout": row.dropout} if row.dropout else {}
     if ir.mask != TRUE:
         said["causal"] = True
-    if "window" in row.consts and ir.mask == _ir("sliding_window", (("window", row.consts["window"]),)).mask:
+    if (
+        "window" in row.consts
+        and ir.mask == zoo_ir("sliding_window", (("window", row.consts["window"]),)).mask
+    ):
         said["window"] = row.consts["window"]
-    elif ir.mask not in (TRUE, _ir("causal").mask):
+    elif ir.mask not in (TRUE, zoo_ir("causal").mask):
         return "takes no such mask"
-    if ir.final_score == _ir("softcap").final_score:
+    if ir.final_score == zoo_ir("softcap").final_score:
         default = next(p.default for p in ir.params if p.name == "cap")
         said["softcap"] = row.params.get("cap", default)
-    elif ir.final_score == _ir("alibi").final_score:
+    elif ir.final_score == zoo_ir("alibi").final_score:
         said["alibi"] = "slopes"
     elif ir.final_score is not SCORE:
         return "takes no such score"

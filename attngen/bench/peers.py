@@ -20,13 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attngen import reference
 from attngen.bench import from_ir
-from attngen.bench.flash import PACKAGES
+from attngen.bench.flash import PACKAGES, Package, zoo_ir
 from attngen.bench.formulas import FORMULAS, Formula
 from attngen.bench.rows import Row, Shape
 from attngen.eager import evaluate
-from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr
+from attngen.ir.nodes import SCORE, TRUE, AttentionIR
 from attngen.ir.types import Scalar
-from attngen.pipeline import check_spec, compile_spec
+from attngen.pipeline import compile_spec
 from attngen.spec_file import find_spec
 from attngen.variant import Variant, build_variant
 
@@ -183,6 +183,10 @@ def _flex(case: Case, options: dict[str, str] | None = None) -> Attention:
     return call
 
 
+def _flash(package: Package, case: Case) -> Attention:
+    return package.prepare(case.row, case.inputs, scale_of(case))
+
+
 def _flex_flash(case: Case) -> Attention:
     return _flex(case, {"BACKEND": "FLASH"})
 
@@ -258,11 +262,7 @@ def _standard(case: Case) -> Attention:
 
 def is_causal(ir: AttentionIR) -> bool:
     """Whether a spec masks exactly the keys after the query's own."""
-    return ir.mask == _mask_of("causal")
-
-
-def _mask_of(name: str) -> Expr:
-    return check_spec(find_spec(name)).ir.mask
+    return ir.mask == zoo_ir("causal").mask
 
 
 def _no_flex(row: Row) -> str:
@@ -307,7 +307,7 @@ PEERS: dict[str, Peer] = {
         Peer("sdpa", "SDPA", _no_sdpa, partial(_sdpa, None)),
         Peer("standard", "standard", _no_standard, _standard),
         *(
-            Peer(name, f"FlashAttention-{name[-1]}", package.refuses, package.prepare)
+            Peer(name, f"FlashAttention-{name[-1]}", package.refuses, partial(_flash, package))
             for name, package in PACKAGES.items()
         ),
     )

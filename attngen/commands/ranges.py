@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from attngen.analysis.block_range import Bound
 from attngen.analysis.pieces import known_value
@@ -63,7 +64,7 @@ def _example(ir: AttentionIR, loops: Loops) -> Iterator[str]:
     length = next((n for n in _LENGTHS if n >= 2 * longest), _LENGTHS[-1])
     tile = length // _TILES
     given, rows = _most_telling(ir, loops, length, tile)
-    kinds = [len(set(row.letters(loops))) for row in rows]
+    kinds = [len(set(row.letters)) for row in rows]
     number = _SHOWN if kinds[_SHOWN] == max(kinds) else kinds.index(max(kinds))
     shown = rows[number]
     sizes = f"{length} queries and {length} keys in tiles of {tile}, batch 0, head 0"
@@ -75,18 +76,16 @@ def _example(ir: AttentionIR, loops: Loops) -> Iterator[str]:
         yield f"        can keep keys in {shown.interval(one.possible)}"
         if one.certain is not None:
             yield f"        all keep {shown.interval(one.certain)}"
-    letters = shown.letters(loops)
     for letter, what in _LEGEND.items():
-        tiles = [n for n, own in enumerate(letters) if own == letter]
+        tiles = [n for n, own in enumerate(shown.letters) if own == letter]
         if tiles:
             yield f"        {what}: key {'tile' if len(tiles) == 1 else 'tiles'} {_listed(tiles)}"
-    drawn = ["".join(row.letters(loops)) for row in rows]
-    used = set("".join(drawn))
+    used = {letter for row in rows for letter in row.letters}
     yield ""
     yield "    " + ", ".join(f"{letter} {what}" for letter, what in _LEGEND.items() if letter in used)
     yield "    tile of queries, and the tiles of keys"
-    for n, row in enumerate(drawn):
-        yield f"    {n:4} {row}"
+    for n, row in enumerate(rows):
+        yield f"    {n:4} {''.join(row.letters)}"
 
 
 _LEGEND = {
@@ -103,8 +102,8 @@ def _most_telling(
     """What the call gives, and the rows of the drawing: of two drawings, the one with more kinds of tiles."""
     found = []
     for given in _values(ir, length):
-        rows = [_Row(ir, given, length, tile, n) for n in range(_TILES)]
-        kinds = {letter for row in rows for letter in row.letters(loops)}
+        rows = [_Row(ir, loops, given, length, tile, n) for n in range(_TILES)]
+        kinds = {letter for row in rows for letter in row.letters}
         found.append((len(kinds), given, rows))
     _, given, rows = max(found, key=lambda one: one[0])  # the first of equals
     return given, rows
@@ -115,7 +114,7 @@ def _values(ir: AttentionIR, length: int) -> Iterator[Mapping[str, int]]:
 
     Equal ones would hide what one does beside another: ``k < prefix[b]`` under ``k < used[b]``.
     """
-    read = {str(node.value) for op in (Op.LOAD, Op.PARAM) for node in leaves(ir.mask, op=op)}
+    read = _read_by_mask(ir)
     names = [i.name for i in ir.inputs if i.dtype.startswith("int") and not i.sorted and i.name in read]
     names += [p.name for p in ir.params if p.default is None and p.type is not Type.BOOL and p.name in read]
     if len(names) < 2:
@@ -128,11 +127,15 @@ def _values(ir: AttentionIR, length: int) -> Iterator[Mapping[str, int]]:
 
 def _given(ir: AttentionIR, given: Mapping[str, int]) -> str:
     """What the example takes for inputs and params."""
-    read = {str(node.value) for op in (Op.LOAD, Op.PARAM) for node in leaves(ir.mask, op=op)}
+    read = _read_by_mask(ir)
     told = [f"{i.name} in {_PARTS} equal runs" for i in ir.inputs if i.sorted and i.name in read]
     told += [f"{i.name} {given[i.name]}" for i in ir.inputs if i.name in given]
     told += [f"{p.name} {_param(p, given)}" for p in ir.params if p.name in read]
     return f" ({', '.join(told)})" if told else ""
+
+
+def _read_by_mask(ir: AttentionIR) -> set[str]:
+    return {str(node.value) for op in (Op.LOAD, Op.PARAM) for node in leaves(ir.mask, op=op)}
 
 
 def _param(one: Param, given: Mapping[str, int]) -> int | bool | None:
@@ -143,10 +146,10 @@ class _Row:
     """One tile of queries of the example, and what expressions are there."""
 
     def __init__(
-        self, ir: AttentionIR, given: Mapping[str, int], length: int, tile: int, number: int
+        self, ir: AttentionIR, loops: Loops, given: Mapping[str, int], length: int, tile: int, number: int
     ) -> None:
         first = number * tile
-        self._ir, self._length, self._tile = ir, length, tile
+        self._ir, self._loops, self._length, self._tile = ir, loops, length, tile
         self.words = {"q_first": first, "q_last": first + tile - 1, "q_len": length, "k_len": length}
         self.words |= {"b": 0, "h": 0, "h_kv": 0}
         self._given = given
@@ -157,27 +160,29 @@ class _Row:
         low, high = self._ends(bound)
         return "no key" if low >= high else f"[{low}, {high})"
 
-    def letters(self, loops: Loops) -> list[str]:
+    @cached_property
+    def letters(self) -> list[str]:
         """What becomes of each tile of keys."""
         letters = [_SKIPPED] * _TILES
-        for one in loops.ranges:
+        for one in self._loops.ranges:
             low, high = self._ends(one.possible)
             for n in range(low // self._tile, -(-high // self._tile) if low < high else 0):
-                letters[n] = self._letter(loops, n)
-        for one in loops.ranges:
+                letters[n] = self._letter(n)
+        for one in self._loops.ranges:
             if one.certain is not None:
                 low, high = self._ends(one.certain)
                 for n in range(-(-low // self._tile), high // self._tile):
                     letters[n] = _FREE if letters[n] != _SKIPPED else _SKIPPED
         return letters
 
-    def _letter(self, loops: Loops, n: int) -> str:
-        if loops.picks is None:
+    def _letter(self, n: int) -> str:
+        picks = self._loops.picks
+        if picks is None:
             return _MASKED
-        if loops.picks.may_keep is None:
+        if picks.may_keep is None:
             return _OPEN
         corners = {"k_first": n * self._tile, "k_last": (n + 1) * self._tile - 1}
-        return _SKIPPED if self._value(loops.picks.may_keep, corners) is False else _MASKED
+        return _SKIPPED if self._value(picks.may_keep, corners) is False else _MASKED
 
     def _ends(self, bound: Bound) -> tuple[int, int]:
         low = 0 if bound.lo is None else self._value(bound.lo) or 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 _SECTION = re.compile(r"# ---- (.+?) -+")
@@ -11,7 +10,7 @@ _SECTION = re.compile(r"# ---- (.+?) -+")
 def with_contents(text: str) -> str:
     """The module's text, with a table of contents at the end of its docstring."""
     lines = text.split("\n")
-    end = ast.parse(text).body[0].end_lineno or 0  # of the docstring, whose last line holds the quotes alone
+    end = lines.index('"""') + 1  # of the docstring, whose last line holds the quotes alone
     found = [(n, m[1]) for n, line in enumerate(lines, 1) if n > end and (m := _SECTION.fullmatch(line))]
     head = ["", "Sections and their lines:", ""]
     shift = len(head) + len(found)

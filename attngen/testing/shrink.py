@@ -85,10 +85,10 @@ def _plainer(case: Case, ir: AttentionIR) -> Iterator[Case]:
     changes += [{n: replace(recipe, strides="contiguous")} for n, recipe in tensors.items()]
     changes += [{n: replace(recipe, values="normal")} for n, recipe in tensors.items()]
     plain = {n: replace(recipe, strides="contiguous", values="normal") for n, recipe in tensors.items()}
-    for change in ({**plain, "layout": "bhsd", "params": tuple(usual)}, *changes):
-        simpler = replace(case, **change)
-        yield from (c for c in [resized(simpler, simpler.shape, ir)] if c != case)
-    yield from (c for c in [resized(case, replace(case.shape, v_dim=case.shape.head_dim), ir)] if c != case)
+    changed = [replace(case, **c) for c in ({**plain, "layout": "bhsd", "params": tuple(usual)}, *changes)]
+    plainer = [resized(c, c.shape, ir) for c in changed]
+    plainer.append(resized(case, replace(case.shape, v_dim=case.shape.head_dim), ir))
+    yield from (c for c in plainer if c != case)
 
 
 def resized(case: Case, shape: Shape, ir: AttentionIR) -> Case:
