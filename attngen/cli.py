@@ -354,7 +354,8 @@ def compile_check(
     """Compile every kernel for each target, with no GPU, and hold it to the target's limits.
 
     These are its shared memory and tensor memory and, for sm_90 with 16-bit tensors and head dims up to 128,
-    spills: none in Triton's kernels, 512 bytes in Gluon's (hopper_...), whose fastest tiles spill a little.
+    spills: none in Triton's kernels, 512 bytes in Gluon's (hopper_...), whose fastest tiles spill a little;
+    4096 where tiles far from the diagonal have loops of their own, which do not.
     """
     from attngen.commands.compile_check import lines_of
 

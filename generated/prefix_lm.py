@@ -1255,10 +1255,10 @@ def backward_consumer(DK, DV, Sums, given, HALF: gl.constexpr):
         tile_row = head * (padded // BLOCK_M)
         scale_log2 = 1.4426950408889634 * scale
         prefix_b = tl.load(prefix_ptr + b.to(tl.int64) * prefix_stride_0)
-        context = (prefix_b, scale_log2)
         k_last = tl.minimum(k_first + BLOCK_N, k_len) - 1
         whole = k_first + BLOCK_N <= k_len  # a ragged tile of keys masks every step
         inner, edges = query_range(k_first, k_last, q_len, k_len, prefix_b, whole, BLOCK_M)
+        context = (prefix_b, scale_log2)
         state = accumulate_backward(
             state, inner, own_first, tile_row, (q_len, k_len), tiles, ring, Sums, per_lse2, context,
             False, HALF,
@@ -2127,7 +2127,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_c7c8002a04b5_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_2ed87a9ab09c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

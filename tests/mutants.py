@@ -420,8 +420,8 @@ MUTANTS = (
     Mutant(
         "beyond_the_reach_but_one",
         "attngen/emit/learned.py",
-        "tl.where(pos - k >= {reach.high}, part, 0.0)",
-        "tl.where(pos - k > {reach.high}, part, 0.0)",
+        "pos - k >= {reach.high}",
+        "pos - k > {reach.high}",
         "one distance is neither in the band nor beyond it",
         "clamped",
     ),

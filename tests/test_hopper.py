@@ -67,7 +67,7 @@ def functions(text: str) -> set[str]:
 def test_only_where_gluon_is_wanted_does_a_module_speak_it() -> None:
     assert "gluon" not in zoo("softcap", "triton").text
     assert "gluon" in zoo("softcap", "auto").text
-    assert "gluon" not in zoo("relative_table", "auto").text
+    assert "gluon" not in zoo("swin_window_bias", "auto").text
     text = zoo("softcap").text
     assert {KERNEL, "forward_kernel", "dkdv_kernel", "dq_kernel"} <= functions(text)
     assert "compute capability 9.x" in (ast.get_docstring(ast.parse(text)) or "")
@@ -141,17 +141,40 @@ def test_a_head_dim_without_a_tile_keeps_tritons_forward(name: str, kernel: str)
 
 
 @pytest.mark.parametrize("name", ["t5", "relative_table"])
-def test_the_gluon_kernels_take_far_tiles_as_all_others(name: str) -> None:
-    text = zoo(name).text
+def test_the_gluon_kernels_have_loops_of_their_own_for_far_tiles(name: str) -> None:
+    words = words_of(zoo(name).text)
+    for producer, consumer in (("producer", "weigh"), ("hopper_backward_kernel", "accumulate_backward")):
+        assert {"apart", "near_lo"} <= words[producer]
+        assert {"FAR", "far_logits", "table_far", "table_behind", "table_ahead"} <= words[consumer]
+
+
+def test_only_what_costs_much_to_find_is_listed_by_distance_before() -> None:
+    listed, found = words_of(zoo("t5").text), words_of(zoo("relative_table").text)
+    for function in ("weigh", "accumulate_backward"):
+        assert "near_at" in listed[function] and "logits" not in listed[function]
+        assert "near_at" not in found[function] and "logits" in found[function]
+    assert "near_kernel" in listed and "near_kernel" not in found
+
+
+@pytest.mark.parametrize(
+    ("index", "gains"),
+    [
+        ("clamp(dist, -512, 512) + 512", True),
+        ("clamp(dist, -513, 512) + 513", False),  # most tiles of some thousand keys would be near
+        ("max(dist, -20) + 20", False),  # no end behind
+    ],
+)
+def test_tables_gain_by_far_tiles_where_these_are_most_of_a_call(index: str, gains: bool) -> None:
+    lines = ("variant tried", "input t: float32[heads, n]", f"score = score + t[h, {index}]")
+    plan = compile_spec(Source("\n".join(lines), "tried.attn")).plan
+    assert plan.splits_far
+    assert (plan.far_in_gluon is not None) == gains == (plan.backend.name == "hopper")
+
+
+def words_of(text: str) -> dict[str, set[str]]:
+    """The words of each of a module's functions."""
     nodes = (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
-    words = {node.name: set(re.findall(r"[A-Za-z_]\w*", ast.unparse(node))) for node in nodes}
-    own = words.keys() - functions(zoo(name, "triton").text)
-    of_far = {"far_logits", "apart", "near_lo", "near_hi"}
-    assert of_far - {"far_logits"} <= words["forward_kernel"]
-    assert KERNEL in own
-    for function in own:
-        found = words[function]
-        assert not found & of_far and not [w for w in found if w.endswith(("_far", "_behind", "_ahead"))]
+    return {node.name: set(re.findall(r"[A-Za-z_]\w*", ast.unparse(node))) for node in nodes}
 
 
 @pytest.mark.slow
@@ -317,14 +340,17 @@ def test_any_head_dim_and_v_dim_compiles(
 
 
 def test_auto_takes_what_was_measured_to_gain() -> None:
-    names = ("full", "causal", "sliding_window", "dense_bias", "relative_table", "relu_attention")
+    names = ("full", "causal", "sliding_window", "dense_bias", "relative_table", "t5", "swin_window_bias")
+    names += ("relu_attention",)
     plans = {name: compile_spec(find_spec(name)).plan.backend for name in names}
     assert {name: plan.name for name, plan in plans.items()} == {
         "full": "hopper",
         "causal": "hopper",
         "sliding_window": "hopper",
         "dense_bias": "hopper",  # in tiles
-        "relative_table": "triton",  # an address for every score
+        "relative_table": "hopper",  # an address for every score, but in few tiles
+        "t5": "hopper",
+        "swin_window_bias": "triton",  # an address for every score
         "relu_attention": "triton",
     }
     causal, window = plans["causal"].hopper, plans["sliding_window"].hopper

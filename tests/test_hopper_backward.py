@@ -111,6 +111,60 @@ def test_wide_heads_have_kernels_of_their_own_unless_scores_read_an_input_each_a
     assert ("hopper_wide_dq_kernel" in names) == wide
 
 
+SLOPES = ("input slopes: float32[heads] grad", "score = score - slopes[h] * abs(dist)")
+TABLE = ("input table: float32[heads, 9] grad", "score = score + table[h, clamp(dist, -4, 4) + 4]")
+SINK = ("input sinks: float32[heads] grad", "sink = sinks[h]")
+
+
+@pytest.mark.parametrize(
+    ("lines", "kernels"),
+    [
+        (SLOPES, {"hopper_backward_kernel"}),
+        (SINK, {"hopper_backward_kernel", "sink_sums_kernel"}),
+        ((*SLOPES, *SINK), {"hopper_backward_kernel", "sink_sums_kernel"}),
+        (TABLE, {"hopper_backward_kernel", "band_kernel", "spread_table"}),
+        ((*TABLE, *SINK), {"hopper_backward_kernel", "band_kernel", "spread_table", "sink_sums_kernel"}),
+    ],
+    ids=["slopes", "sink", "slopes and sink", "table", "table and sink"],
+)
+def test_the_fused_backward_gives_the_gradients_of_what_heads_and_sinks_read(
+    lines: tuple[str, ...], kernels: set[str]
+) -> None:
+    compilation = built(*lines)
+    assert "        if not deterministic and takes_hopper_backward(" in compilation.text
+    assert kernels <= set(launched(compilation, 64, "bfloat16"))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (
+            "input heat: float32[heads] grad",
+            "score = score * heat[h]",
+        ),  # its derivative is the product itself
+        ("input x: float32[heads, q_len] grad", "score = score + x[h, q]"),
+        ("input x: float32[heads, k_len] grad", "score = score + x[h, k]"),
+        ("input x: float32[heads] grad", "score = score + x[h] * sin(cos(exp(log(2.0 + abs(dist)))))"),
+        ("input x: float32[heads] grad", "score = score + x[h]", "sink = x[h]"),
+        # One sum by key and one by query are of different lengths.
+        ("input x: float32[1, heads] grad", "score = score + x[0, h]", "sink = x[b, h]"),
+        ("input x: float32[heads, k_len] grad", "score = score + x[h, abs(dist)]"),  # a reach without end
+    ],
+)
+def test_learned_inputs_that_take_more_registers_leave_the_backward_to_two_kernels(
+    lines: tuple[str, ...],
+) -> None:
+    text = built(*lines).text
+    assert "        if not deterministic and not learned and takes_hopper_backward(" in text
+    assert "KeySums" not in text and "sink_sums_kernel" not in text
+
+
+def test_wide_heads_have_the_gradient_of_a_sink_but_not_of_what_scores_read() -> None:
+    assert "        if takes_wide_backward(" in built(*SINK).text
+    assert "        if not learned and takes_wide_backward(" in built(*SLOPES).text
+    assert "        if not learned and takes_wide_backward(" in built(*SLOPES, *SINK).text
+
+
 @pytest.mark.compiled
 def test_other_gpus_never_see_it() -> None:
     compilation = built()

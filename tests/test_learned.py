@@ -219,6 +219,12 @@ SPECS = {
         "score = score + x[h] * dist * 0.01",
     ),
     "bent sink": ("input x: float32[batch, kv_heads] grad", "sink = exp(x[b, h_kv])", "mask = 0 < dist < 4"),
+    "long sink": (
+        "input x: float32[heads] grad",
+        "input y: float32[heads] grad",
+        "mask = causal",
+        "sink = log(1.0 + exp(x[h])) * tanh(y[h]) + exp(tanh(x[h] * y[h]) + log(1.0 + exp(x[h])))",
+    ),
     "sink and dropout": ("input x: float32[heads] grad", "sink = x[h]", "dropout = 0.3"),
     "sink of a param": (
         "param c: float = 0.7",

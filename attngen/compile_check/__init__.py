@@ -27,8 +27,9 @@ _TENSOR_MEMORY = 512
 #: Up to this head dimension the kernels are meant to hold everything in registers on sm_90.
 _WITHOUT_SPILLS = 128
 # Gluon's consumers have a share of the registers that is settled when they start: some of the fastest tiles
-# spill (softcap's backward at D=64 432 bytes, at 1.2 times the speed of Triton's two kernels).
-_FEW_SPILLS = 512
+# spill (softcap's backward at D=64 432 bytes, at 1.2 times the speed of Triton's two kernels). Where far
+# tiles have loops of their own, those spill no more; the near ones' do, which are few: ptxas counts all.
+_FEW_SPILLS, _NEAR_SPILLS = 512, 4096
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,12 @@ def check(
         if dtype not in DTYPES:
             raise BuildError(f"kernels take {', '.join(DTYPES)}, got {dtype!a}")
     module = load(compilation.text)
+    of_gluon = _FEW_SPILLS if compilation.plan.far_in_gluon is None else _NEAR_SPILLS
     with warnings.catch_warnings():
         # The launcher and Triton ask a tensor's address for its alignment only; a FakeTensor's is 0.
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         return [
-            _row(launch, TARGETS[name], head_dim, dtype)
+            _row(launch, TARGETS[name], head_dim, dtype, of_gluon)
             for name in targets
             for head_dim in head_dims
             for dtype in dtypes
@@ -91,7 +93,7 @@ def check(
         ]
 
 
-def _row(launch: Launch, target: Target, head_dim: int, dtype: str) -> Row:
+def _row(launch: Launch, target: Target, head_dim: int, dtype: str, of_gluon: int) -> Row:
     kernel = launch.kernel.__name__.removesuffix("_kernel")
     try:
         binary = compile_launch(launch, target)
@@ -104,7 +106,7 @@ def _row(launch: Launch, target: Target, head_dim: int, dtype: str) -> Row:
         faults.append(f"{binary.tensor_memory} columns of tensor memory, {target.name} has {_TENSOR_MEMORY}")
     remarks = list(binary.warnings)
     if target.name == "sm_90" and head_dim <= _WITHOUT_SPILLS and dtype != "float32" and binary.spills:
-        allowed = _FEW_SPILLS if kernel.startswith("hopper_") else 0
+        allowed = of_gluon if kernel.startswith("hopper_") else 0
         (remarks if binary.spills <= allowed else faults).append(
             f"{binary.spills} bytes spilled, {allowed} allowed"
         )

@@ -64,4 +64,5 @@ def without_tile(tiles: Tiles, dense: DenseView | None) -> Tiles:
     def freed(context: Context) -> Context:
         return replace(context, context=tuple(n for n in context.context if dense is None or n != dense.tile))
 
-    return replace(tiles, forward_near=freed(tiles.forward_near), dkdv_near=freed(tiles.dkdv_near))
+    forward, dkdv, fused = map(freed, (tiles.forward, tiles.dkdv, tiles.fused))
+    return replace(tiles, forward=forward, dkdv=dkdv, fused=fused)

@@ -22,6 +22,7 @@ call fills the card (FILLED), the backward at those of {first} to 128, unless ``
 asked for{wide}. Every other call runs Triton's."""
 _GRADIENT = " or a learned input's gradient"
 _WIDE = ", and a backward of wide heads at those of 129 to 256"
+_UNLESS = {True: ", unless the latter is", False: ", unless a learned input's gradient is"}
 
 # Beside it, where an input comes in tiles; and where the backward gathers its gradient.
 _WHEN_DENSE = """\
@@ -57,9 +58,10 @@ def _when_gluon(plan: Plan) -> list[str]:
     hopper = plan.backend.hopper
     if hopper is None:
         return []
-    gradient = _GRADIENT if plan.learned else ""
+    gradient = _GRADIENT if plan.learned and not plan.gathers_sums else ""
     if hopper.dense is None:
-        wide = _WIDE + ", unless the latter is" * bool(plan.learned) if hopper.wide_backward else ""
+        has_other = plan.learned and not plan.gathers_in_wide
+        wide = _WIDE + (_UNLESS[bool(gradient)] if has_other else "") if hopper.wide_backward else ""
         backwards = "three" if hopper.wide_backward else "two"
         return [_joined(_WHEN_GLUON, backwards=backwards, first=33, gradient=gradient, wide=wide)]
     name, gathered = hopper.dense.input.name, ""

@@ -7,7 +7,7 @@ logit = far_logits(dot, scale_log2, table_far)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from attngen.emit.maths import function_of
@@ -89,6 +89,21 @@ def make_far(scope: Scope) -> tuple[FarView, FarUses]:
     return view, FarUses(used_by(logits), used_by(gradient), used_by(gradient, derivatives))
 
 
+def distance_lines(uses: Iterable[str]) -> tuple[str, ...]:
+    """The words of what is read at a distance alone, found as of a key at 0."""
+    used = set(uses)
+    head = "head % heads"
+    lines = {
+        "b": "b = head // heads",
+        "h": f"h = {head}",
+        "h_kv": f"h_kv = {'h' if 'h' in used else head} // (heads // kv_heads)",
+        "pos": "pos = distance  # of a key at 0",
+        "q": "q = distance - (k_len - q_len)  # of a key at 0",
+        "k": "k = distance * 0",
+    }
+    return tuple(line for word, line in lines.items() if word in used)
+
+
 def _function(scope: Scope, far: Far, name: str, doc: str, roots: tuple[Expr, ...]) -> Function:
     parts: Hoisted = scope.plan.score_parts
     return function_of(scope, name, doc, "", tuple(far.of(root) for root in roots), parts)
@@ -134,4 +149,4 @@ def _near_queries(far: Far) -> tuple[str, str]:
 
 
 def _signed(text: str) -> str:
-    return text.replace("- -", "+ ").replace("+ -", "- ")
+    return text.replace("- -", "+ ").replace("+ -", "- ").removesuffix(" + 0").removesuffix(" - 0")

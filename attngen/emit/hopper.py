@@ -18,6 +18,7 @@ from attngen.emit.view import (
     HopperView,
     Launch,
     Maths,
+    NearView,
     RangeFunction,
     Ranges,
     Sink,
@@ -29,7 +30,7 @@ from attngen.plan.loops import Loops
 from attngen.plan.short import FILLED
 from attngen.plan.tile import HopperTile
 
-_PLACE = {"b": "b = head // heads", "h": "h = head % heads", "h_kv": "h_kv = h // (heads // kv_heads)"}
+PLACE = {"b": "b = head // heads", "h": "h = head % heads", "h_kv": "h_kv = h // (heads // kv_heads)"}
 
 
 def make_hopper(
@@ -40,6 +41,7 @@ def make_hopper(
     launch: Launch,
     sink: Sink,
     dense: DenseView | None,
+    near: NearView | None,
 ) -> HopperView:
     """The view of the kernels for sm_90; nothing where the plan has none.
 
@@ -48,11 +50,12 @@ def make_hopper(
     hopper = scope.plan.backend.hopper
     if hopper is None:
         return HopperView(None)
-    own = names_in((*tiles.program_near, *sink.sink_lines, sink.sink_text))
-    own |= {*tiles.forward_near.context, *(use for block in row_blocks(scope) for use in block.uses)}
+    program = tiles.program_near if hopper.far is None else tiles.program
+    own = names_in((*program, *sink.sink_lines, sink.sink_text))
+    own |= {*tiles.forward.context, *(use for block in row_blocks(scope) for use in block.uses)}
     own |= {"h"} if "h_kv" in own else set()
     own |= {"kept_scale"} if scope.ir.dropout is not None else set()
-    fed_lines = lines_to(ranges.key_range.uses, tiles.program_near)
+    fed_lines = lines_to(ranges.key_range.uses, program)
     fed = {*ranges.key_range.uses, *names_in(fed_lines)}
     searches = tuple(re.sub(r"\bsearch\(", "hopper_search(", line) for line in ranges.key_range.lines)
     searches_rows = any("hopper_search(" in line for line in searches)
@@ -66,12 +69,15 @@ def make_hopper(
     loop = (*tiles.column_score, *mask_lines, maths.logits.call, keep)
     forward = HopperForward(
         logits=maths.logits.call,
-        context=with_length(tiles.forward_near.context, loop, reads_by_key=reads_by_key),
+        context=with_length(tiles.forward.context, loop, reads_by_key=reads_by_key),
         positions=tiles.positions,
         dense=dense,
+        has_far=hopper.far is not None,
+        near=near,
+        program=program,
         own=tuple(n for n in launch.kernel_arguments if n in own),
-        place=tuple(line for name, line in _PLACE.items() if name in own),
-        reads_head=bool({"b", "h", "head"} & own),
+        place=tuple(line for name, line in PLACE.items() if name in own),
+        reads_head=near is not None or bool({"b", "h", "head"} & own),
         reads_h_kv="h_kv" in own,
         fed=tuple(n for n in launch.kernel_arguments if n in fed),
         fed_lines=fed_lines,

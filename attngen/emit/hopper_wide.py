@@ -32,7 +32,7 @@ def make_hopper_wide(
         *sorted(names_in([maths.scale_after])),
     )
     own = tuple(n for n in dict.fromkeys(wanted) if n not in local)
-    of_keys = {*names_in(tiles.program_near), *tiles.dkdv_near.context, *ranges.query_range.uses}
+    of_keys = {*names_in(tiles.program_near), *tiles.dkdv.context, *ranges.query_range.uses}
     loop = (*tiles.column_score, *tiles.column_mask, maths.gradient.call, maths.gain, forward.hopper.keep)
     context = with_length(tiles.deltas.context, loop, reads_by_key=forward.hopper.reads_by_key)
     return HopperWideView(HopperWide(context, own, bool({"h", "head"} & of_keys)))

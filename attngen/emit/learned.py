@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from attngen.analysis.rates import Rate
 from attngen.emit.arguments import shape_text
+from attngen.emit.far import distance_lines
 from attngen.emit.maths import function_of
 from attngen.emit.scope import Scope
 from attngen.emit.statements import Block
@@ -174,7 +175,7 @@ def _view(
     bands: dict[str, tuple[str, str]],
 ) -> ReadView:
     name = r.learned.input.name
-    far_sums, near_sums = _beyond(scope, r)
+    far_sums, far_sums_by_key, near_sums = _beyond(scope, r)
     is_kept = "weights > 0.0" if scope.plan.weights.zero_where_masked else 'logit != float("-inf")'
     changed = _part("d_weights", is_kept, r.read.by_weight, r.by_weight)
     if changed and not r.needs_weight_derivative:  # a constant: only what is kept adds it
@@ -198,46 +199,39 @@ def _view(
         pointer=f"{scope.names.gradient(name)}_ptr",
         arguments=tuple(_arguments(scope, r.learned)),
         spread=bands[name][0] if name in bands else "",
-        spread_lines=_spread_lines(place.uses) if r.is_band and place else (),
+        spread_lines=distance_lines(place.uses) if r.is_band and place else (),
         far_sums=far_sums,
+        far_sums_by_key=far_sums_by_key,
         near_sums=near_sums,
     )
 
 
-def _spread_lines(uses: Iterable[str]) -> tuple[str, ...]:
-    """The words of a place that is found from a distance alone: that of a key at 0."""
-    used = set(uses)
-    head = "head % heads"
-    lines = {
-        "b": "b = head // heads",
-        "h": f"h = {head}",
-        "h_kv": f"h_kv = {'h' if 'h' in used else head} // (heads // kv_heads)",
-        "pos": "pos = distance  # of a key at 0",
-        "q": "q = distance - (k_len - q_len)  # of a key at 0",
-        "k": "k = distance * 0",
-    }
-    return tuple(line for word, line in lines.items() if word in used)
-
-
-def _beyond(scope: Scope, r: _Numbered) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """How a band's sums beyond its reach take in a far tile, and any other."""
+def _beyond(scope: Scope, r: _Numbered) -> tuple[tuple[str, ...], ...]:
+    """How a band's sums beyond its reach take in a far tile of keys, one of queries, and any other tile."""
     reach, far = r.learned.reach, scope.plan.far if scope.plan.splits_far else None
     if reach is None:
-        return (), ()
-    both = far is not None and far.reach.ends_behind and far.reach.ends_ahead
-    far_sums, near_sums = [], []
-    sums = iter(r.sums)
-    if reach.ends_behind:
-        behind = next(sums)
-        near_sums.append(f"{behind} += tl.sum(tl.where(pos - k >= {reach.high}, part, 0.0), 1)")
-        if far is not None and far.reach.ends_behind:
-            far_sums.append(f"{behind} += {'tl.where(n < near_lo, across, 0.0)' if both else 'across'}")
-    if reach.ends_ahead:
-        ahead = next(sums)
-        near_sums.append(f"{ahead} += tl.sum(tl.where(pos - k <= {reach.low}, part, 0.0), 1)")
-        if far is not None and far.reach.ends_ahead:
-            far_sums.append(f"{ahead} += {'tl.where(n < near_lo, 0.0, across)' if both else 'across'}")
-    return tuple(far_sums), tuple(near_sums)
+        return (), (), ()
+    ends = (("behind", reach.ends_behind), ("ahead", reach.ends_ahead))
+    sums = dict(zip((side for side, has_end in ends if has_end), r.sums, strict=True))
+    inside = {"behind": f"pos - k >= {reach.high}", "ahead": f"pos - k <= {reach.low}"}
+    near = (f"{name} += tl.sum(tl.where({inside[side]}, part, 0.0), 1)" for side, name in sums.items())
+    if far is None:
+        return (), (), tuple(near)
+    far_ends = {"behind": far.reach.ends_behind, "ahead": far.reach.ends_ahead}
+
+    def of_far(first: str, before: str) -> tuple[str, ...]:
+        """``before`` is the side of the tiles that the loop meets before the near ones."""
+        texts = {
+            side: ("across, 0.0" if side == before else "0.0, across") if all(far_ends.values()) else ""
+            for side in sums
+        }
+        return tuple(
+            f"{name} += {f'tl.where({first} < near_lo, {texts[side]})' if texts[side] else 'across'}"
+            for side, name in sums.items()
+            if far_ends[side]
+        )
+
+    return of_far("n", "behind"), of_far("first", "ahead"), tuple(near)
 
 
 def _part(gradient: str, is_kept: str, derivative: Expr | None, text: str) -> str:

@@ -31,6 +31,8 @@ def gradients_paragraph(plan: Plan) -> str:
     lines = ["The gradients of the learned inputs have the same bits in every run:", ""]
     for learned in plan.learned:
         lines += [f"    {part}" for part in folded(f"{learned.input.name}: {_how(learned)}", 106)]
+    if plan.gathers_sums and any(r.by_score is not None for x in plan.learned for r in x.reads):
+        lines += ["", "The fused backward adds up by key what the two kernels add up by query."]
     return "\n".join(lines)
 
 
@@ -40,10 +42,15 @@ def far_paragraph(plan: Plan) -> str:
         return ""
     names = " and ".join(dict.fromkeys(str(read.load.value) for read in plan.far.reads))
     verb = "changes" if names.count(" and ") == 0 else "change"
-    return (
+    text = (
         f"What is read of {names} {verb} with the distance only where {_within(plan.far.reach)}:\n"
         "tiles farther from the diagonal load one number for all of their scores."
     )
+    hopper = plan.backend.hopper
+    if hopper is None or not hopper.near_table:
+        return text
+    more = "kernels the others find theirs in a list by distance, which a kernel of its own fills before."
+    return f"{text} In Gluon's\n{more}"
 
 
 def _how(learned: Learned) -> str:

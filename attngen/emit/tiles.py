@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from attngen.emit.far import FarUses
 from attngen.emit.names import HELPERS, RUNS
 from attngen.emit.products import ProductUses
+from attngen.emit.reads import names_in
 from attngen.emit.runs import streamed_keys, streamed_queries
 from attngen.emit.scope import Scope, float_arguments
 from attngen.emit.statements import Block
@@ -22,6 +23,7 @@ from attngen.emit.view import (
     Maths,
     Picks,
     Ranges,
+    Sink,
     Tiles,
     WeightsView,
 )
@@ -41,11 +43,16 @@ def make_tiles(
     learned: LearnedView,
     far: FarView,
     far_uses: FarUses,
+    sink: Sink,
     sink_uses: frozenset[str],
     learned_uses: frozenset[str],
     product_uses: ProductUses,
+    held: Iterable[str] = (),
 ) -> tuple[Tiles, frozenset[str]]:
-    """The lines, and the names that they and all functions read from the kernels' arguments and positions."""
+    """The lines, and the names that they and all functions read from the kernels' arguments and positions.
+
+    ``held`` are names that loops find by themselves.
+    """
     plan = scope.plan
     program = scope.program_block()
     score, mask = plan.score_parts, plan.mask_parts
@@ -74,11 +81,11 @@ def make_tiles(
 
     of_forward = (*_uses(columns), *maths.logits.uses, *keeps, *factor, *changes, *q_corner, *dropout)
     of_dkdv = (*_uses((*columns, *rows)), *k_corner, *backward, *changes, *scale)
-    own_of_dkdv = (_LOCAL_TRANSPOSED, (*columns, *rows))
 
+    gathered = (*learned.loop_uses, *sorted(far_uses.dq))
     around = (*_uses((program, *rows)), *ranges.key_range.uses)
     products = {scope.names.part(p.node) for p in plan.products}
-    local, local_transposed = _LOCAL | products, _LOCAL_TRANSPOSED | products
+    local, local_transposed = (names.union(products, held) for names in (_LOCAL, _LOCAL_TRANSPOSED))
     floats = float_arguments(scope)
     functions = (
         *maths.functions,
@@ -89,6 +96,7 @@ def make_tiles(
         *picks.functions_of_corners,
     )
     uses = {*_uses(blocks), *(u for f in functions for u in f.uses), *factor, *derivative}
+    uses |= {"FAST_TANH"} & {*sink_uses, *names_in(line for r in learned.reads for line in r.sink_lines)}
     uses -= {"logit", "FAST_RECIPROCAL"}
     tiles = Tiles(
         program=(*(["seed = tl.load(Seed)"] if dropout else []), *program.lines),
@@ -105,7 +113,6 @@ def make_tiles(
         forward=_context(
             (*of_forward, *sorted(far_uses.forward)), (local, columns), (*around, *sink_uses), floats
         ),
-        forward_near=_context(of_forward, (_LOCAL, columns), (*around, *sink_uses), floats),
         sums=_context((*_uses(columns), *maths.logits.uses, *keeps, *factor), (local, columns), (), floats),
         deltas=_context((*_uses(columns), *q_corner, *backward), (local, columns), around, floats),
         dkdv=_context(
@@ -119,14 +126,18 @@ def make_tiles(
             (*program.uses, *ranges.query_range.uses, *product_uses.after),
             floats,
         ),
-        dkdv_near=_context(of_dkdv, own_of_dkdv, (*program.uses, *ranges.query_range.uses), floats),
+        fused=_context(
+            (*of_dkdv, *(gathered if plan.gathers_sums else sorted(far_uses.dkdv))),
+            (local_transposed, (*columns, *rows)),
+            (),
+            floats,
+        ),
         dq=_context(
             (
                 *_uses(columns),
                 *q_corner,
                 *backward,
-                *learned.loop_uses,
-                *sorted(far_uses.dq),
+                *gathered,
                 *product_uses.loops,
             ),
             (local, columns),
@@ -136,7 +147,11 @@ def make_tiles(
         helpers=_helpers(
             blocks,
             (*functions, *product_uses.functions),
-            [line for r in learned.reads for line in (*r.lines, r.place)],
+            [
+                *(line for r in learned.reads for line in (*r.lines, r.place, *r.sink_lines, r.sink_part)),
+                *sink.sink_lines,
+                sink.sink_text,
+            ],
         ),
         uses_q="q" in uses or "pos" in uses,
         uses_k="k" in uses,

@@ -228,8 +228,8 @@ class Picks:
 class Tiles:
     """Lines computed once a program, a row and a column, and what of the maths each kernel needs.
 
-    ``program_near``, ``forward_near`` and ``dkdv_near`` leave out what far tiles alone read. ``keys_mask``
-    and ``queries_mask`` are ``column_mask`` and ``row_mask`` in a loop that streams keys, and queries.
+    ``program_near`` leaves out what far tiles alone read. ``keys_mask`` and ``queries_mask`` are
+    ``column_mask`` and ``row_mask`` in a loop that streams keys, and queries.
     """
 
     program: tuple[str, ...]
@@ -241,11 +241,10 @@ class Tiles:
     keys_mask: tuple[str, ...]
     queries_mask: tuple[str, ...]
     forward: Context
-    forward_near: Context
     sums: Context
     deltas: Context
     dkdv: Context
-    dkdv_near: Context
+    fused: Context
     dq: Context
     helpers: frozenset[str]
     uses_q: bool
@@ -280,14 +279,40 @@ class FarView:
 
 
 @dataclass(frozen=True)
+class NearView:
+    """What near tiles read at each distance from ``low`` to ``high``, of which there are ``count``.
+
+    ``names`` are what loops call it, ``values`` (lines and a text each, found from ``words``) with what a
+    kernel fills the table of it.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[tuple[str, ...], str], ...]
+    words: tuple[str, ...]
+    low: int
+    high: int
+    count: int
+
+    @property
+    def width(self) -> int:
+        """Numbers of each head."""
+        return self.count * len(self.names)
+
+    @property
+    def origin(self) -> str:
+        """From the first distance to distance 0."""
+        return f" - {self.low}" if self.low > 0 else f" + {-self.low}" if self.low else ""
+
+
+@dataclass(frozen=True)
 class ReadView:
     """One read of a learned input: the texts of what each score and each row give to its gradient.
 
     ``part`` is a score's part and ``sink_part`` a row's, "" where there is none; ``d_final`` says that the
     part reads the gradient of the final score. ``sum`` names the row's sum of them. With ``in_places`` they
     go to ``place``, as whole numbers of ``unit``; a dense read's only if the kernel got a ``pointer``. Of a
-    band, ``far_sums`` and ``near_sums`` add up what lies beyond its reach, and ``spread`` names the kernel
-    that adds the rest to ``place``.
+    band, ``far_sums`` (``far_sums_by_key`` where queries stream past keys) and ``near_sums`` add up what lies
+    beyond its reach, and ``spread`` names the kernel that adds the rest to ``place``.
     """
 
     number: int
@@ -310,6 +335,7 @@ class ReadView:
     spread: str
     spread_lines: tuple[str, ...]
     far_sums: tuple[str, ...]
+    far_sums_by_key: tuple[str, ...]
     near_sums: tuple[str, ...]
 
 
@@ -453,6 +479,11 @@ class LearnedView:
     def has_sums(self) -> bool:
         """Whether some gradient is the sum of its rows' sums."""
         return any(x.is_read and not x.in_places and not x.is_band for x in self.learned)
+
+    @property
+    def asks_queries(self) -> bool:
+        """Whether some gradient's gathering reads sizes, or the device, from the queries."""
+        return bool(self.own_reads) or self.measures or any(not x.is_read for x in self.learned)
 
     @property
     def asks_keys(self) -> bool:
@@ -750,20 +781,25 @@ class HopperForward:
     """The forward for sm_90.
 
     ``logits`` is the call that gives a tile's, ``context`` what its loop takes, ``positions`` which of q, k
-    and pos its lines read, ``dense`` the input that comes in tiles. ``own`` are the arguments that a consumer
-    takes, ``place`` are lines that give batch and head of a tile, as far as others read them; the producer
-    takes ``fed``, and computes ``fed_lines`` of them, to find where tiles lie. ``keep``
-    says which scores of a masked tile count, ``searches`` are the lines of ``key_range`` where they search a
-    row, ``tiles`` the rows of its table. ``reads_by_key``: some read of an input depends on the key, and so
-    must stay inside the sequence; ``reads_h_kv``: some line of a tile does on the key head. ``own_range`` is
-    the call that gives the keys of one warpgroup's queries, where they are the first of all its program's.
-    ``deals``: later queries never have fewer keys, so that few tiles can be dealt out evenly beforehand.
+    and pos its lines read, ``dense`` the input that comes in tiles. ``has_far``: tiles far from the diagonal
+    have loops of their own; ``near``: what the others read by distance has been listed. ``program`` are the
+    lines of a tile of queries before its loops. ``own`` are the arguments that a consumer takes, ``place``
+    are lines that give batch and head of a tile, as far as others read them; the producer takes ``fed``, and
+    computes ``fed_lines`` of them, to find where tiles lie. ``keep`` says which scores of a masked tile
+    count, ``searches`` are the lines of ``key_range`` where they search a row, ``tiles`` the rows of its
+    table. ``reads_by_key``: some read of an input depends on the key, and so must stay inside the sequence;
+    ``reads_h_kv``: some line of a tile does on the key head. ``own_range`` is the call that gives the keys of
+    one warpgroup's queries, where they are the first of all its program's. ``deals``: later queries never
+    have fewer keys, so that few tiles can be dealt out evenly beforehand.
     """
 
     logits: str
     context: tuple[str, ...]
     positions: tuple[str, ...]
     dense: DenseView | None
+    has_far: bool
+    near: NearView | None
+    program: tuple[str, ...]
     own: tuple[str, ...]
     place: tuple[str, ...]
     reads_head: bool
@@ -779,11 +815,6 @@ class HopperForward:
     filled: tuple[tuple[int, int], ...]  # from how many tiles a multiprocessor on it is the faster one
 
     @property
-    def packed(self) -> str:
-        """The items of the tuple of its own arguments."""
-        return _items(self.own)
-
-    @property
     def packed_fed(self) -> str:
         """The items of the tuple of the producer's."""
         return _items(self.fed)
@@ -797,11 +828,24 @@ class HopperView:
 
 
 @dataclass(frozen=True)
+class SinkSums:
+    """Reads of learned inputs by the sink. ``lines`` come before its own, ``sizes`` are those that it takes
+    beside heads and q_len, with the launcher's texts."""
+
+    reads: tuple[ReadView, ...]
+    lines: tuple[str, ...]
+    sizes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class HopperBackward:
     """The fused backward for sm_90.
 
-    ``gradient``, ``context``, ``positions`` and ``dense`` are as in the forward. ``part`` is what a score
-    gives to the gradient of the dense input, "" where the kernel does not gather that.
+    ``gradient``, ``context``, ``positions``, ``dense``, ``has_far``, ``near`` and ``program`` are as in the
+    forward. ``part`` is what a score gives to the gradient of the dense input, "" where the kernel does not
+    gather that. ``gathered`` are the reads of learned inputs whose ``sums`` it adds up by key, ``of_sink``
+    those by the sink, with what a kernel of their own needs; ``sum_of`` the launcher's text of all their
+    sums. ``in_wide``: the backward of wide heads can do without the first.
 
     ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
@@ -815,7 +859,15 @@ class HopperBackward:
     context: tuple[str, ...]
     positions: tuple[str, ...]
     dense: DenseView | None
+    has_far: bool
+    near: NearView | None
+    program: tuple[str, ...]
     part: str
+    gathered: tuple[ReadView, ...]
+    sums: tuple[str, ...]
+    of_sink: SinkSums | None
+    sum_of: str
+    in_wide: bool
     seed: str
     early: bool
     searches: tuple[str, ...]
@@ -893,6 +945,11 @@ class View(
         read = names_in([self.scale_after_dk])
         places = enumerate(self.kernel_arguments, -len(self.kernel_arguments))
         return tuple((name, f"own[{place}]") for place, name in places if name in read)
+
+    @property
+    def gathers_by_key(self) -> bool:
+        """Whether the fused backward for sm_90 gathers sums of learned inputs."""
+        return self.hopper_backward is not None and bool(self.hopper_backward.sums)
 
     @property
     def asks_q_last(self) -> bool:

@@ -13,12 +13,14 @@ scores cost what they would without the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from attngen.analysis.diagonal import DIST, Reach, over_distance, reach_of, value_at
 from attngen.analysis.rates import Rate, rate_of
 from attngen.ir.nodes import Expr, Input, Op, const, leaves, load, make, param, substitute
+from attngen.ir.types import Type
+from attngen.plan.base2 import Logits
 from attngen.plan.loops import Loops
 
 
@@ -47,9 +49,23 @@ class Far:
     reads: tuple[FarRead, ...]
     is_split: bool
 
+    @property
+    def distances(self) -> int | None:
+        """From one end of the reach to the other, both counted; None where it has no end on some side."""
+        has_both = self.reach.ends_behind and self.reach.ends_ahead
+        return self.reach.high - self.reach.low + 1 if has_both else None
+
+    @property
+    def reads_floats(self) -> bool:
+        return all(read.load.type is Type.FLOAT for read in self.reads)
+
     def of(self, expr: Expr) -> Expr:
         """What ``expr`` is in a far tile."""
         return substitute(expr, {read.load: read.stand_in for read in self.reads})
+
+    def logits(self, logits: Logits) -> Logits:
+        """What the logits are in a far tile: in nearly all of a long call."""
+        return replace(logits, tile=self.of(logits.tile), derivative=self.of(logits.derivative))
 
 
 def distances_of(node: Expr) -> tuple[Expr, ...] | None:

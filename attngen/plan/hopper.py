@@ -3,7 +3,7 @@
 backend="hopper"                      ->   Backend("hopper", reason, Hopper(tiles))
 backend="hopper", a list of tiles     ->   Backend("triton", reason, None)
 backend="auto", causal                ->   Backend("hopper", reason, Hopper(tiles))
-backend="auto", relative_table        ->   Backend("triton", reason, None)
+backend="auto", swin_window_bias      ->   Backend("triton", reason, None)
 backend="triton"                      ->   Backend("triton", reason, None)
 
 Gluon's kernels are warp-specialised: a producer warp feeds consumer warpgroups of 64 rows each. They hold the
@@ -19,8 +19,9 @@ from dataclasses import astuple, dataclass
 
 from attngen.ir.nodes import AttentionIR
 from attngen.plan.base2 import Logits
-from attngen.plan.cost_class import dense_in_tiles, gluon_classes, reads_by_score
-from attngen.plan.dense import Dense
+from attngen.plan.cost_class import dense_in_tiles, gluon_classes, lines, reads_by_score
+from attngen.plan.dense import Dense, dense_input
+from attngen.plan.far import Far
 from attngen.plan.loops import Loops
 from attngen.plan.shared_memory import gluon_bytes
 from attngen.plan.table import TileTable, holds
@@ -32,12 +33,16 @@ from attngen.plan.tiles import TARGETS
 class Hopper:
     """What the kernels for sm_90 need beside the rest of the plan: the forward's tiles by head dim.
 
-    None leaves the forward of these head dims to Triton. ``dense`` is the input that comes in tiles.
+    None leaves the forward of these head dims to Triton. ``dense`` is the input that comes in tiles, ``far``
+    says what tiles far from the diagonal do without, where they have loops of their own. ``near_table``: what
+    the others read by distance is listed by distance before, where finding it would cost a score much.
     ``wide_backward``: beside the fused backward, for head dims to 128, there is one for those above.
     """
 
     tiles: dict[int, HopperTile | None]
     dense: Dense | None = None
+    far: Far | None = None
+    near_table: bool = False
     wide_backward: bool = False
 
 
@@ -55,7 +60,7 @@ class Backend:
 
 
 def choose_backend(
-    ir: AttentionIR, logits: Logits, key_loops: Loops, wanted: str, table: TileTable
+    ir: AttentionIR, logits: Logits, key_loops: Loops, far: Far | None, wanted: str, table: TileTable
 ) -> Backend:
     """The back end for ``wanted``, which is "auto", "triton" or "hopper"."""
     if wanted == "triton":
@@ -63,20 +68,42 @@ def choose_backend(
     lacks = refusal(ir, key_loops)
     if lacks:
         return Backend("triton", f"Gluon's kernels for sm_90 {lacks}", is_refused=True)
+    far, near_table = far_in_gluon(ir, logits, far), lines(ir, logits) == "heavy"
+    near_table &= far is not None
+    logits = logits if far is None else far.logits(logits)  # of most tiles: what the others cost, few pay
     classes, dense = gluon_classes(ir, logits, key_loops), dense_in_tiles(ir, logits)
     tiles = _tiles(classes, table, dense is not None)
     others = "calls that its kernels cannot take run Triton's"
     reads = reads_by_score(ir, logits)
-    wide = reads == 0  # rows of 256 leave no room for a tile of an input, nor registers for addresses
+    wide = reads == 0 and far is None  # rows of 256 leave no room for a tile of an input, nor registers
     if wanted == "hopper":
-        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense, wide))
+        return Backend("hopper", f"asked for; {others}", Hopper({**tiles}, dense, far, near_table, wide))
     if reads > (dense is not None):
         return Backend(
             "triton", "an address for every score: Gluon's kernels were not measured to gain by it"
         )
     # Wide heads compute a score's lines three times, where Triton's kernels do it twice.
-    hopper = Hopper(_gaining(tiles, classes, table), dense, wide and "heavy" not in classes)
+    wide = wide and "heavy" not in classes
+    hopper = Hopper(_gaining(tiles, classes, table), dense, far, near_table, wide)
     return Backend("hopper", f"auto takes what was measured to gain; {others}", hopper)
+
+
+def far_in_gluon(ir: AttentionIR, logits: Logits, far: Far | None) -> Far | None:
+    """What tiles far from the diagonal do without, where they have loops of their own in Gluon's kernels.
+
+    Not beside an input that comes in tiles, which all of them read; nor where of a call of some thousand keys
+    most tiles may be near; nor where these compute so much for a score, though what they read by distance be
+    listed before, that the registers of what runs beside them would go through memory.
+    """
+    if far is None or not far.is_split or dense_input(ir) is not None:
+        return None
+    if far.distances is None or far.distances > _FEW_DISTANCES:
+        return None
+    listed = far.logits(logits) if far.reads_floats else logits
+    return None if lines(ir, listed) == "heavy" else far
+
+
+_FEW_DISTANCES = 1025  # within 512 of the diagonal
 
 
 def launcher_row(tile: HopperTile, head_dim: int) -> tuple[int | bool, ...]:

@@ -3,7 +3,8 @@
 One element of an input may be read by many scores, so its gradient is a sum over places that no single
 program owns:
 
-    slopes[h]                      ->  SUMS: each query's own sum over the keys, then torch's sum over queries
+    slopes[h]                      ->  SUMS: each query's sum over the keys, then torch's sum over queries,
+                                       or each key's over the queries (see ``Plan.gathers_sums``)
     bias[b, h, q]                  ->  SUMS
     table[h, bucket(dist)]         ->  BANDS: a sum for each distance, then over the distances of a bucket
     bias[b, h, q, k]               ->  DENSE: each part is stored where it belongs, once
@@ -16,8 +17,8 @@ the launch fixes. For PLACES, whatever the index, sums of whole numbers: each pa
 a unit small enough for all parts together (2**-61 of the sum of their magnitudes, which a first pass over the
 scores finds), and integers add up to the same in any order.
 
-BANDS takes a table's far distances, at which it reads one element on each side of the diagonal, as sums of
-each query; only the band of tiles where the element changes is visited again, along its diagonals.
+BANDS takes a table's far distances, at which it reads one element on each side of the diagonal, as SUMS
+does; only the band of tiles where the element changes is visited again, along its diagonals.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from attngen.analysis.facts import Facts, facts_of
 from attngen.analysis.interval import fits_int64, intervals
 from attngen.analysis.rates import Rate, rate_of, rates
 from attngen.analysis.simplify import simple
-from attngen.ir.nodes import TRUE, AttentionIR, Expr, Op
+from attngen.ir.nodes import SCORE, TRUE, AttentionIR, Expr, Op, leaves
 from attngen.ir.types import Type
 from attngen.plan.base2 import LOG2_E, Logits, base2
 from attngen.plan.far import Far, far_tiles
 from attngen.plan.hoist import Hoisted, hoist
-from attngen.plan.hopper import Backend, choose_backend
+from attngen.plan.hopper import Backend, Hopper, choose_backend, far_in_gluon
 from attngen.plan.kept import where_kept
-from attngen.plan.learned import Learned, Route, learned_inputs
+from attngen.plan.learned import Learned, Read, Route, learned_inputs
 from attngen.plan.loops import Loops
 from attngen.plan.picks import picks
 from attngen.plan.products import Joined, Product, joined, products_of
@@ -88,8 +88,9 @@ class Plan:
     @cached_property
     def backward_is_heavy(self) -> bool:
         """Whether score and mask hold more than a number or two for each score in registers: what they load
-        for rows, columns or scores, or a derivative that varies."""
-        known = rates(self.ir.final_score, self.ir.mask)
+        for rows, columns or scores, or a derivative that varies. Far tiles count, where they have loops."""
+        far = self.far_in_gluon
+        known = rates(far.of(self.ir.final_score) if far else self.ir.final_score, self.ir.mask)
         loads = any(node.op is Op.LOAD and rate > Rate.PROGRAM for node, rate in known.items())
         return loads or not self.derivative_is_uniform
 
@@ -115,6 +116,40 @@ class Plan:
     def splits_far(self) -> bool:
         """Whether the tiles far from the diagonal have loops of their own."""
         return self.far is not None and self.far.is_split
+
+    @property
+    def far_in_gluon(self) -> Far | None:
+        """What tiles far from the diagonal do without in the kernels for sm_90."""
+        return self.backend.hopper.far if self.backend.hopper is not None else None
+
+    @property
+    def gluon_logits(self) -> Logits:
+        """The logits of most tiles of the kernels for sm_90, by which these are chosen."""
+        far = far_in_gluon(self.ir, self.logits, self.far)
+        return self.logits if far is None else far.logits(self.logits)
+
+    @property
+    def gathers_sums(self) -> bool:
+        """Whether the fused backward for sm_90 can give what the gradients of all learned inputs are sums of:
+        of an element that all queries and keys of a head read, or of one by distance what lies beyond its
+        reach, if the derivative is quickly found. The keys of a program see all queries: it adds up by key,
+        in a certain order. What a sink reads needs no more than a query's log-sum-exp and delta; of an input
+        that scores read as well, the two kinds of sums would not add up."""
+        hopper = self.backend.hopper
+        if any(len({read.by_sink is None for read in x.reads}) > 1 for x in self.learned):
+            return False
+        reads = [(x.route, read) for x in self.learned for read in x.reads]
+        return (
+            bool(reads)
+            and (hopper is not None and hopper.dense is None)
+            and all(_sums_up(route, read, hopper) for route, read in reads)
+        )
+
+    @property
+    def gathers_in_wide(self) -> bool:
+        """Whether the backward of wide heads can, too: what the sink alone reads."""
+        reads = (read for x in self.learned for read in x.reads)
+        return self.gathers_sums and all(read.by_score is None for read in reads)
 
     @property
     def gathers_dense(self) -> bool:
@@ -155,6 +190,7 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
     logits = where_kept(base2(ir), keep)
     products = products_of(ir)
     key_loops, query_loops = loops_of(ir, options.table)
+    far = _far(ir, logits, (key_loops, query_loops))
     return Plan(
         ir=ir,
         options=options,
@@ -167,10 +203,10 @@ def make_plan(ir: AttentionIR, options: Options) -> Plan:
         tiles=tiles_for(ir, logits, options.table),
         facts=facts_of(ir),
         weights=weights,
-        backend=choose_backend(ir, logits, key_loops, options.backend, options.table),
+        backend=choose_backend(ir, logits, key_loops, far, options.backend, options.table),
         keep=keep,
         learned=learned_inputs(ir, products),
-        far=_far(ir, logits, (key_loops, query_loops)),
+        far=far,
         products=products,
     )
 
@@ -193,6 +229,23 @@ def loops_of(ir: AttentionIR, table: TileTable) -> tuple[Loops, Loops]:
     all_keys, all_queries = hulls(ir.mask, ir.inputs)
     return Loops((all_keys,), chosen), Loops((all_queries,), chosen)
 
+
+def _sums_up(route: Route, read: Read, hopper: Hopper) -> bool:
+    """Whether the fused backward has the registers for a read's sums: it computes the derivative of a score
+    beside accumulators that leave few."""
+    if read.by_score is None or read.by_sink is not None:
+        return read.by_score is None and route is Route.SUMS
+    if SCORE in leaves(read.by_score, op=Op.SCORE):
+        return False
+    work = sum(rate is Rate.TILE and bool(node.args) for node, rate in rates(read.by_score).items())
+    if hopper.near_table and read.by_score.op is not Op.CONST:
+        return False
+    is_sum = route is Route.SUMS and read.rate <= Rate.PROGRAM
+    return work <= _FEW_OPERATIONS and (is_sum or (route is Route.BANDS and hopper.far is not None))
+
+
+# Of a derivative for each score: -abs(pos - k) is three.
+_FEW_OPERATIONS = 4
 
 # exp(score) is then 2**-75 to 2**75; its sums with values below 2**32 stay within float32 and bfloat16.
 _LARGEST_BOUND = 52.0

@@ -126,7 +126,7 @@ def _search(
     item: int,
     most: int,
 ) -> Search | None:
-    of_gluon = gluon_classes(plan.ir, plan.logits, plan.key_loops)
+    of_gluon = gluon_classes(plan.ir, plan.gluon_logits, plan.key_loops)
     classes = of_gluon if backend == "gluon" else triton_classes(plan.ir, plan.logits)
     beside = _beside(variant, plan, shape)
     whole = shape.head_dim + beside
