@@ -8,6 +8,7 @@ and dv against the reference, of both backwards, and of the learned inputs whose
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -52,6 +53,7 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
     taken, able = count_launches(variant, f"launch_{kind}_backward") if takes else [], 0
     gathers = plan.gathers_sums if kind == "hopper" else plan.gathers_in_wide
     learns = [x.input.name for x in plan.learned] if gathers else []
+    asked = [bool(learns)] if takes and "learned" in inspect.signature(takes).parameters else []
     worst = {way: [0.0] * (3 + len(learns)) for way in ("gluon", "two kernels")}
     for number, sizes in enumerate(CALLS):
         torch.manual_seed(number)
@@ -62,7 +64,7 @@ def one(spec: str, head_dim: int, v_dim: int, dtype: torch.dtype) -> str:
         learned = {name: named.pop(name) for name in learns}
         dense = backend.hopper.dense if backend.hopper else None
         beside = dense is None or variant.module.takes_dense(named[dense.input.name], q, k)
-        able += bool(beside and takes and takes(q, k, v, d_out, q, k, v))
+        able += bool(beside and takes and takes(q, k, v, d_out, q, k, v, *asked))
         ways = {"gluon": partial(variant, deterministic=False), "two kernels": without}
         found = {
             n: gradients(partial(way, **named), (q, k, v), learned, d_out, d_lse) for n, way in ways.items()

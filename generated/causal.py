@@ -44,8 +44,8 @@ Sections and their lines:
     1017  Backward on Hopper
     1323  Backward of wide heads on Hopper
     1681  Launch
-    2072  Operators and the call
-    2247  Calls seen before
+    2082  Operators and the call
+    2257  Calls seen before
 """
 
 import copy
@@ -1833,6 +1833,14 @@ def row_sources(tile, tma, *rows):
     return (TensorDescriptor(x, list(x.shape), [x.shape[1], 1], [1, tile[0]]) if tma else x for x in rows)
 
 
+def with_dense_rows(x):
+    """x, or a copy of it where its last dimension is not dense.
+
+    TMA takes rows; and of tiles by columns Triton 3.6 has made a kernel that addressed memory out of range.
+    """
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
+
+
 def require_kernels(q):
     """Kernels run on a GPU, or interpreted on the CPU; say how where neither is so."""
     interpreted = triton.knobs.runtime.interpret
@@ -1999,6 +2007,7 @@ def launch_wide_backward(q, k, v, d_out, lse2, delta, dq, dk, dv, launcher):
 def launch_forward(q, k, v, out, lse, row_max, log2_sum, launcher=LAUNCHER):
     """Fill out [batch, heads, q_len, v_dim] and, of each row, lse and its two parts."""
     require_kernels(q)
+    q, k, v = map(with_dense_rows, (q, k, v))
     if hopper_tile(q, v) and takes_hopper(q, k, v, out) and is_filled(q, v):
         launch_hopper_forward(q, k, v, out, lse, launcher)
         return
@@ -2021,6 +2030,7 @@ def launch_backward(
 ):
     """Fill dq, dk and dv, of the shapes of q, k and v, but none that is empty. d_lse may be None."""
     require_kernels(q)
+    q, k, v = map(with_dense_rows, (q, k, v))
     if d_out.stride(3) != 1 or 0 in d_out.stride():
         d_out = d_out.contiguous()  # the gradient of a sum comes expanded: one number, strides of 0
     if d_lse is not None:
@@ -2072,7 +2082,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_b73c945d8102_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_c2472951df8d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):

@@ -116,6 +116,7 @@ TABLE = ("input table: float32[heads, 9] grad", "score = score + table[h, clamp(
 SINK = ("input sinks: float32[heads] grad", "sink = sinks[h]")
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("lines", "kernels"),
     [

@@ -5,7 +5,9 @@ What a spec can say is tested in test_kernel_language.py; what a call may not be
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -511,6 +513,28 @@ def test_a_row_of_nan_is_nan_not_empty() -> None:
     q[0, 0, 2] = float("nan")
     _, lse = variant_of("mask = causal")(q, k, v, return_lse=True)
     assert lse.isnan().tolist() == [[[False, False, True, False, False]]]
+
+
+def test_kernels_get_rows_that_are_dense_however_tensors_lie_in_memory() -> None:
+    """TMA takes rows; and with V by columns a kernel of Triton 3.6 addressed memory out of range on sm_90."""
+    module: Any = variant_of().module
+    strides = []
+
+    class Recorder(module.Launcher):
+        def launch(self, kernel: Any, grid: Any, *arguments: Any, **constants: Any) -> Any:
+            if kernel is not module.delta_kernel:  # which multiplies no tiles
+                strides.extend(x for x in arguments if isinstance(x, tuple))
+            return super().launch(kernel, grid, *arguments, **constants)
+
+    q, k, v = (x.transpose(2, 3).contiguous().transpose(2, 3) for x in qkv(q_len=5))
+    rows = [torch.empty(q.shape[:3], dtype=torch.float32) for _ in range(3)]
+    out, d_out = torch.empty_like(q), torch.ones(q.shape, dtype=q.dtype)
+    module.launch_forward(q, k, v, out, *rows, launcher=Recorder())
+    assert all(x.stride(3) != 1 for x in (q, k, v)) and len(strides) == 4
+    grads = [torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v)]
+    flags = [False] if "deterministic" in inspect.signature(module.launch_backward).parameters else []
+    module.launch_backward(q, k, v, out, *rows, d_out, None, *grads, *flags, launcher=Recorder())
+    assert all(stride == 1 for *_, stride in strides[:3] + strides[4:])
 
 
 @pytest.mark.parametrize("dims", [(16, 16), (24, 16), (64, 16), (128, 32), (256, 16), (16, 64)], ids=str)

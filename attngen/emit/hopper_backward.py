@@ -76,6 +76,7 @@ def make_hopper_backward(
         of_sink=of_sink,
         sum_of=_sum_of(learned, of_queries, of_keys) if plan.gathers_sums else "",
         in_wide=plan.gathers_in_wide,
+        in_wider=bool(of_keys) and plan.far_in_gluon is None,
         seed=seed,
         early=plan.backward_is_heavy,
         searches=searches if searches != queries.lines else (),

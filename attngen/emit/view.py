@@ -845,7 +845,8 @@ class HopperBackward:
     forward. ``part`` is what a score gives to the gradient of the dense input, "" where the kernel does not
     gather that. ``gathered`` are the reads of learned inputs whose ``sums`` it adds up by key, ``of_sink``
     those by the sink, with what a kernel of their own needs; ``sum_of`` the launcher's text of all their
-    sums. ``in_wide``: the backward of wide heads can do without the first.
+    sums. ``in_wide``: the backward of wide heads can do without the first. ``in_wider``: every score adds to
+    them, which gains beside more than 64 columns alone.
 
     ``seed`` is the text of what a row's log-sum-exp, in base 2, is multiplied by to be where the product of
     queries and keys starts; "" where the score is not linear in that product. ``early`` says that a part of
@@ -868,6 +869,7 @@ class HopperBackward:
     of_sink: SinkSums | None
     sum_of: str
     in_wide: bool
+    in_wider: bool
     seed: str
     early: bool
     searches: tuple[str, ...]
