@@ -103,24 +103,26 @@ def test_the_kernels_of_calls_that_gluon_does_not_take_are_launched_too(head_dim
 
 
 @pytest.mark.parametrize(
-    ("kernel", "spills", "ok", "note"),
+    ("kernel", "spills", "of_gluon", "ok", "note"),
     [
-        ("forward_kernel", 0, True, ""),
-        ("forward_kernel", 8, False, "8 bytes spilled, 0 allowed"),
-        ("hopper_forward_kernel", 512, True, "512 bytes spilled, 512 allowed"),
-        ("hopper_forward_kernel", 520, False, "520 bytes spilled, 512 allowed"),
+        ("forward_kernel", 0, 512, True, ""),
+        ("forward_kernel", 8, 4096, False, "8 bytes spilled, 0 allowed"),
+        ("hopper_forward_kernel", 512, 512, True, "512 bytes spilled, 512 allowed"),
+        ("hopper_forward_kernel", 520, 512, False, "520 bytes spilled, 512 allowed"),
+        ("hopper_forward_kernel", 520, 4096, True, "520 bytes spilled, 4096 allowed"),
     ],
 )
 def test_how_much_a_kernel_may_spill_on_sm_90_is_said_beside_what_it_spills(
-    kernel: str, spills: int, ok: bool, note: str, monkeypatch: pytest.MonkeyPatch
+    kernel: str, spills: int, of_gluon: int, ok: bool, note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary = Binary(registers=168, spills=spills, shared=1000, tensor_memory=0, warnings=())
     monkeypatch.setattr(compile_check, "compile_launch", lambda launch, target: binary)
     launch = Launch(SimpleNamespace(__name__=kernel), (), {})
-    row = compile_check._row(launch, TARGETS["sm_90"], 128, "bfloat16")
+    row = compile_check._row(launch, TARGETS["sm_90"], 128, "bfloat16", of_gluon)
     assert (row.ok, row.note) == (ok, note)
-    assert compile_check._row(launch, TARGETS["sm_90"], 136, "bfloat16").ok  # wide heads hold no such promise
-    assert compile_check._row(launch, TARGETS["sm_80"], 128, "bfloat16").ok
+    wide = compile_check._row(launch, TARGETS["sm_90"], 136, "bfloat16", of_gluon)
+    assert wide.ok  # no such promise
+    assert compile_check._row(launch, TARGETS["sm_80"], 128, "bfloat16", of_gluon).ok
 
 
 @pytest.mark.compiled
