@@ -133,7 +133,13 @@ def test_the_fused_backward_gives_the_gradients_of_what_heads_and_sinks_read(
 ) -> None:
     compilation = built(*lines)
     assert "        if not deterministic and takes_hopper_backward(" in compilation.text
-    assert kernels <= set(launched(compilation, 64, "bfloat16"))
+    assert kernels <= set(launched(compilation, 128, "bfloat16"))
+
+
+@pytest.mark.compiled
+def test_beside_64_columns_learned_sums_of_every_score_are_left_to_two_kernels() -> None:
+    assert "sink_sums_kernel" not in launched(built(*SLOPES, *SINK), 64, "bfloat16")
+    assert "sink_sums_kernel" in launched(built(*TABLE, *SINK), 64, "bfloat16")
 
 
 @pytest.mark.parametrize(
