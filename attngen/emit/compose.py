@@ -45,8 +45,10 @@ def make_view(plan: Plan, template_texts: Iterable[str]) -> View:
     own_uses, near = FarUses() if plan.far_in_gluon is None else far_uses, make_near(scope)
     if near is not None:
         own_maths, own_uses = listed_maths(maths, far), listed_uses(near, far_uses)
-    held = () if near is None else near.names
-    own_tiles = without_tile(make_tiles(scope, own_maths, *before, own_uses, *after, held)[0], dense)
+    own_tiles = tiles
+    if own_maths is not maths or own_uses != far_uses:
+        held = () if near is None else near.names
+        own_tiles = without_tile(make_tiles(scope, own_maths, *before, own_uses, *after, held)[0], dense)
     uses |= far_uses.all | learned_uses | sink_uses | product_uses.all
     launch = make_launch(scope, uses, checked_divisors(plan.ir))
     call, guards = make_call(scope), make_guards(plan)
