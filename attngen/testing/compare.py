@@ -155,6 +155,8 @@ class _Call:
         exact, lse, result = self._reference(leaves, inputs)
         wandering = self._wandering(exact, lse, leaves)
         ref = self._gradients(exact, lse, leaves)
+        amplified = amplifies(ir)
+        swaying = self._swaying(ref) if amplified and dtype == torch.float32 else {}
         leaves, inputs = self._leaves(None)
         out, base_lse = reference.baseline(
             ir,
@@ -169,7 +171,6 @@ class _Call:
         )
         base = self._gradients(out, base_lse, leaves)
 
-        amplified = amplifies(ir)
         sizes = self._sizes(result)
         empty = ~result.kept.any(-1)
         scores = float(result.score.detach()[result.kept].abs().max()) if result.kept.any() else 0.0
@@ -191,7 +192,7 @@ class _Call:
                     size=sizes[name],
                     scores=scores,
                     amplified=amplified,
-                    wandering=wandering.get(name, 0.0),
+                    rounding=wandering.get(name, 0.0) + swaying.get(name, 0.0),
                 )
             )
         for name in ("out", "dq"):
@@ -206,7 +207,7 @@ class _Call:
         return (1 if weight is None else degree_of(weight)) if self.ir.is_softmax else None
 
     def _wandering(self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]) -> dict[str, float]:
-        """W of each gradient: how far it goes when rounding ``out`` moves delta.
+        """How far each gradient goes when rounding ``out`` moves delta.
 
         delta = rowsum(dO * O) - d_lse, so an error of delta is one of d_lse: here of random sign, and more
         than two standard deviations of what independent roundings of a row's outputs sum up to.
@@ -227,6 +228,26 @@ class _Call:
                 if grad is not None:
                     largest_of[name] = max(largest_of[name], largest(grad.nan_to_num(0.0, 0.0, 0.0)))
         return {f"d{name}": value for name, value in largest_of.items()}
+
+    def _swaying(self, ref: Mapping[str, Tensor]) -> dict[str, float]:
+        """How far each tensor goes when rounding moves the products of q and k, as far as float32 does.
+
+        An element of q, and one of k, is off by its last bit, up or down: so is each product of two, by
+        a number of its own. (The baseline of 16-bit tensors rounds whole scores, by far more.)
+        """
+        random = torch.Generator().manual_seed(2029)
+        largest_of = dict.fromkeys(ref, 0.0)
+        for _ in range(_DRAWS):
+            leaves, inputs = self._leaves(torch.float64)
+            moved = dict(leaves)
+            for name in ("q", "k"):
+                signs = torch.randint(0, 2, leaves[name].shape, generator=random).to(leaves[name]) * 2 - 1
+                moved[name] = leaves[name] * (1 + 2.0**-23 * signs)
+            out, lse, _ = self._reference(moved, inputs)
+            for name, x in self._gradients(out, lse, leaves).items():
+                apart = (x - ref[name]).detach().nan_to_num(0.0, 0.0, 0.0)
+                largest_of[name] = max(largest_of[name], largest(apart))
+        return largest_of
 
     def _reference(
         self, leaves: Mapping[str, Tensor], inputs: Mapping[str, Tensor]

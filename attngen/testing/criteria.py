@@ -12,7 +12,9 @@ correct kernel fails where the true value is 0 and the baseline exact; in float3
 any kernel. The weights are exp(s - lse) of float32 scores, so their relative error grows with the largest
 kept score. W is what the rounding of ``out`` alone may do to a gradient: a kernel that keeps only out and
 lse takes delta = rowsum(dO * O) from the rounded out. The baseline does so too, but where a gradient has
-few elements its error may be 0 by luck. NaN never passes.
+few elements its error may be 0 by luck. In float32, where the score amplifies errors, W is also what the
+rounding of q and k's products may do: one score on a softcap's slope, among others that are all capped,
+decides the largest error, and the baseline's may be rounded well by luck. NaN never passes.
 """
 
 from __future__ import annotations
@@ -63,16 +65,16 @@ def compare(
     size: float,
     scores: float,
     amplified: bool,
-    wandering: float = 0.0,
+    rounding: float = 0.0,
 ) -> Verdict:
     """Judge ``x`` against ``ref`` (float64), of ``dtype``.
 
-    ``size`` is A, ``scores`` max|s| and ``wandering`` W.
+    ``size`` is A, ``scores`` max|s| and ``rounding`` W.
     """
     ref, base, got = ref.detach().double(), base.detach().double(), x.detach().double()
     rounded = ref.to(dtype)
     wobble = _largest(((rounded + 0.3 - 0.3) - rounded).double().abs().nan_to_num(0.0, 0.0, 0.0))
-    floor = 2 * wobble + (2.0**-21 + 2.0**-23 * scores) * size + wandering
+    floor = 2 * wobble + (2.0**-21 + 2.0**-23 * scores) * size + rounding
     # A true value beyond the dtype's range may come back as infinity: both sides stop at its largest number.
     top = torch.finfo(dtype).max
     ref, base, stopped = (t.clamp(-top, top) for t in (ref, base, got))
