@@ -7,13 +7,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mutants import SPECS
+
 FORWARD, BACKWARD = "templates/hopper/forward.jinja", "templates/hopper/backward.jinja"
-WIDE = "templates/hopper/wide_backward.jinja"
+WIDE, NEAR = "templates/hopper/wide_backward.jinja", "templates/hopper/near.jinja"
+LEARNED = "templates/triton/learned.jinja"
+
+GPU_SPECS = {
+    **SPECS,
+    "causal_table": "input table: float32[heads, 90] grad\n"
+    "score = score + table[h, min(dist, 89)]\nmask = causal",
+    "buckets": "input table: float32[heads, 8] grad\n"
+    "score = score + table[h, min(int(2.0 * log(abs(dist) + 1.0)), 7)]",
+    "slopes": "input slopes: float32[heads] grad\nscore = score - slopes[h] * dist\nmask = causal",
+    "slopes_dropout": "input slopes: float32[heads] grad\nparam p: float = 0.3\n"
+    "score = score - slopes[h] * dist\nmask = causal\ndropout = p",
+}
 
 
 @dataclass(frozen=True)
 class GpuMutant:
-    """``new`` for ``old``, which stands once in ``file``; run as ``spec``, one of ``mutants.SPECS``."""
+    """``new`` for ``old``, which stands once in ``file``; run as ``spec``, one of GPU_SPECS."""
 
     name: str
     file: str
@@ -59,6 +73,87 @@ GPU_MUTANTS = (
         "        number += taken\n",
         "        number += taken + 1\n",
         "the first tile that a program takes beyond its own is left out",
+        spec="two_sided",
+    ),
+    GpuMutant(
+        "far_tiles_run_on",
+        FORWARD,
+        "n = gl.where(i < distant, over(far[0] + i * BLOCK_N, far[2]), n)",
+        "n = gl.where(i < distant, far[0] + i * BLOCK_N, n)",
+        "the far tiles beyond the near ones are looked for among these",
+        spec="clamped",
+    ),
+    GpuMutant(
+        "near_tiles_after_the_far",
+        FORWARD,
+        "near[0] + (i - distant) * BLOCK_N",
+        "near[0] + i * BLOCK_N",
+        "the near tiles begin later by as many as are far",
+        spec="clamped",
+    ),
+    GpuMutant(
+        "near_tile_taken_for_far",
+        FORWARD,
+        "far, _ = apart(inner, near_lo, inner[1], BLOCK_N)",
+        "far, _ = apart(inner, near_lo + BLOCK_N, inner[1], BLOCK_N)",
+        "the first near tile of keys reads the number of those beyond the table",
+        spec="causal_table",
+    ),
+    GpuMutant(
+        "near_queries_taken_for_far",
+        BACKWARD,
+        "far, near = apart(inner, near_lo, near_hi, BLOCK_M)",
+        "far, near = apart(inner, near_lo + BLOCK_M, near_hi, BLOCK_M)",
+        "the first near tile of queries reads the number of those beyond the table",
+        spec="clamped",
+    ),
+    GpuMutant(
+        "listed_from_another_origin",
+        NEAR,
+        "near_at = Near + head * {{ near.width }}{{ near.origin }}",
+        "near_at = Near + head * {{ near.width }}",
+        "distance 0 is looked for where the least distance is listed",
+        spec="buckets",
+    ),
+    GpuMutant(
+        "list_one_short",
+        NEAR,
+        "tl.minimum(tl.maximum(pos - k, {{ near.low }}), {{ near.high }})",
+        "tl.minimum(tl.maximum(pos - k, {{ near.low }}), {{ near.high }} - 1)",
+        "the largest distance of a list is read at the one before",
+        spec="buckets",
+    ),
+    GpuMutant(
+        "sums_of_the_last_queries",
+        LEARNED,
+        "{% else %}\n            {{ r.sum }} += tl.sum(part, 1)",
+        "{% else %}\n            {{ r.sum }} = tl.sum(part, 1)",
+        "a key's sum for a learned number has the last tile of queries alone",
+        spec="slopes",
+    ),
+    GpuMutant(
+        "sums_without_batch",
+        BACKWARD,
+        "sums_at = KeySums + head.to(gl.int64)",
+        "sums_at = KeySums + h.to(gl.int64)",
+        "each batch leaves its sums for learned numbers where the first one's are",
+        spec="slopes",
+    ),
+    GpuMutant(
+        "dropped_weights_below_zero",
+        BACKWARD,
+        "            weights = tl.abs(weights)\n",
+        "            pass\n",
+        "what dropout takes enters a learned number's gradient with the wrong sign",
+        spec="slopes_dropout",
+    ),
+    GpuMutant(
+        "sink_of_the_wrong_sign",
+        BACKWARD,
+        "d_sink = -sink_weight * delta",
+        "d_sink = sink_weight * delta",
+        "a sink's gradient has the other sign",
+        spec="sink",
     ),
     GpuMutant(
         "lse_partly_in_base_2",

@@ -18,13 +18,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutants_on_gpu import GPU_MUTANTS, GpuMutant
-from planting import Outcome, environment, planted, spec_text
+from mutants_on_gpu import GPU_MUTANTS, GPU_SPECS, GpuMutant
+from planting import Outcome, environment, planted
 
 _RUN = """
 import json, pathlib, sys
 import torch
 import attngen
+from attngen.bench.inputs import plausible_inputs
 from attngen.testing.compare import assert_matches_reference
 from attngen.testing.reach import small_tiles
 from attngen.testing.run import run_property_tests
@@ -49,9 +50,11 @@ if error is None:
     q, k, v, dout = (
         Recipe((2, h, s, width), "bfloat16", seed=n).build("cuda") for n, (h, s) in enumerate(sizes)
     )
+    torch.manual_seed(0)
+    inputs = plausible_inputs(variant.ir, q, k, v)
     try:
         with small_tiles(variant):
-            assert_matches_reference(variant, q, k, v, dout=dout, seed=1)
+            assert_matches_reference(variant, q, k, v, dout=dout, seed=1, **inputs)
     except Exception as raised:
         error, failure = raised, str(raised)
 kind = "" if error is None else type(error).__name__
@@ -63,7 +66,8 @@ def outcome_on_gpu(spec: str, head_dim: int, mutant: GpuMutant | None, seconds: 
     """What the calls say; the error is "hang" where they did not come back, "crash" where nothing ran."""
     with planted(mutant) as folder:
         own = environment(folder, interpreted=False)
-        command = [sys.executable, "-c", _RUN, str(folder), spec_text(spec), str(head_dim)]
+        text = f"variant {spec}\n{GPU_SPECS[spec]}\n"
+        command = [sys.executable, "-c", _RUN, str(folder), text, str(head_dim)]
         try:
             done = subprocess.run(
                 command, cwd=folder, env=own, capture_output=True, text=True, timeout=seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 import planting_on_gpu
 import pytest
 from mutants import BY_NAME, MUTANTS, SPECS, Mutant
-from mutants_on_gpu import GPU_MUTANTS, GpuMutant
+from mutants_on_gpu import GPU_MUTANTS, GPU_SPECS, GpuMutant
 from planting import ROOT, TABLE, outcome_of, planted, property_run, row, run_in
 
 CHECKS = sorted({mutant.caught_by for mutant in MUTANTS})
@@ -37,7 +37,7 @@ def test_there_are_mutants_of_the_templates_the_emitter_the_plan_and_the_analyse
 @pytest.mark.parametrize("mutant", GPU_MUTANTS, ids=lambda m: m.name)
 def test_a_mutants_text_of_a_gpus_kernels_stands_once_and_is_changed(mutant: GpuMutant) -> None:
     assert (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old) == 1
-    assert mutant.new != mutant.old and mutant.spec in SPECS
+    assert mutant.new != mutant.old and mutant.spec in GPU_SPECS
 
 
 @pytest.mark.parametrize("name", ["top_left_alignment", "dq_masks_only_the_end", "right_edge_rounded_up"])
