@@ -52,6 +52,13 @@ SPECS = {
         "input r_k: float16[batch, heads, k_len, 8]",
         "score = score + dot(r_q[b, h, q], r_k[b, h, k])",
     ),
+    "sums": (  # on sm_90 of keys and, for the sink, of queries
+        "input slopes: float32[heads] grad",
+        "input sinks: float32[heads] grad",
+        "score = score - slopes[h] * dist",
+        "mask = causal",
+        "sink = sinks[h]",
+    ),
     "no_softmax": ("normalize = relu",),
     "looks": ("input keep: bool[q_len, k_len]", "mask = causal and keep[q, k]"),
 }
@@ -65,6 +72,7 @@ def spec(kind: str) -> Variant:
 def inputs(kind: str, q_len: int, k_len: int, batch: int) -> dict[str, Tensor]:
     shapes = {
         "gate": (HEADS,),
+        **dict.fromkeys(("slopes", "sinks"), (HEADS,)),
         "bias": (1, HEADS, q_len, k_len),
         "r_q": (batch, HEADS, q_len, 8),
         "r_k": (batch, HEADS, k_len, 8),
@@ -110,6 +118,17 @@ def noted_room(room: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
+def noted_sums(gather: Callable[..., Any], noted: list[Any]) -> Callable[..., Any]:
+    """What adds up the sums of learned inputs, by which of the room's they are."""
+
+    def run(sum_of: tuple[Tensor, ...], *arguments: Any) -> Any:
+        for x in sum_of:
+            noted.append(("sums", (*x.shape, *x.stride()), (x,)))
+        return gather(sum_of, *arguments)
+
+    return run
+
+
 class Kernel:
     """A kernel that is launched for the first time with what it is called with."""
 
@@ -142,6 +161,8 @@ def noted_launches(
         patch.setattr(module, "CALLS", {})
         patch.setattr(module.Launcher, "room", noted_room(module.Launcher.room))
         patch.setattr(module, "known_stream", lambda device: stream)
+        if hasattr(module, "gather_learned"):
+            patch.setattr(module, "gather_learned", noted_sums(module.gather_learned, noted))
         card = SimpleNamespace(multi_processor_count=multiprocessors)
         patch.setattr(torch.cuda, "get_device_properties", lambda device: card)
         patch.setattr(torch.cuda, "current_device", lambda: -1)  # where CPU tensors say that they are
@@ -359,6 +380,26 @@ def test_a_backward_sees_the_strides_and_the_precision_that_it_runs_with() -> No
             torch.set_float32_matmul_precision("highest")
 
     assert backward_launches(module, high) > 0
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("width", [64, 128, 256])
+@pytest.mark.parametrize("kind", ["inputs", "sums"])
+def test_the_gradients_of_learned_inputs_that_are_sums_are_repeated_too(
+    kind: str, width: int, deterministic: bool
+) -> None:
+    variant = spec(kind)
+    with noted_launches(variant.module, "sm_90") as (noted, kernels):
+        for _ in range(3):
+            before = sum(kernel.fresh for kernel in kernels)
+            q, k, v = (torch.randn(1, HEADS, 64, width).half().requires_grad_() for _ in "qkv")
+            named = inputs(kind, 64, 64, 1)
+            learned = [named[i.name].requires_grad_() for i in variant.ir.inputs if i.grad]
+            out = variant(q, k, v, **named, deterministic=deterministic)
+            torch.autograd.grad(out, [q, k, v, *learned], torch.ones_like(out))
+    assert sum(kernel.fresh for kernel in kernels) == before
+    sums = [arguments for name, *_, arguments in noted if name == "sums"]
+    assert len(sums) == 3 * len(learned)
 
 
 def test_a_gradient_in_inference_mode_is_the_operators_affair() -> None:

@@ -949,6 +949,12 @@ class View(
         return tuple((name, f"own[{place}]") for place, name in places if name in read)
 
     @property
+    def returns_sums(self) -> bool:
+        """Whether the kernels leave nothing of the learned inputs' gradients to do but to add up sums."""
+        needs_more = self.measures or self.own_reads or self.learns_factors
+        return self.gathers and not needs_more
+
+    @property
     def gathers_by_key(self) -> bool:
         """Whether the fused backward for sm_90 gathers sums of learned inputs."""
         return self.hopper_backward is not None and bool(self.hopper_backward.sums)

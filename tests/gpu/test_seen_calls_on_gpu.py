@@ -12,6 +12,14 @@ from torch import Tensor
 import attngen
 from attngen.variant import Variant
 
+SLOPES = """variant slopes
+input slopes: float32[heads] grad
+input sinks: float32[heads] grad
+score = score - slopes[h] * dist
+mask = causal
+sink = sinks[h]
+"""
+
 
 def through_operators(variant: Variant, x: Tensors, deterministic: bool) -> tuple[Tensor, ...]:
     module: Any = variant.module
@@ -22,17 +30,21 @@ def through_operators(variant: Variant, x: Tensors, deterministic: bool) -> tupl
 
 def through_call(variant: Variant, x: Tensors, deterministic: bool) -> tuple[Tensor, ...]:
     named = keywords(variant, x)
+    learned = [named[i.name].requires_grad_() for i in variant.ir.inputs if i.grad]
     out, lse = variant(x.q, x.k, x.v, **named, return_lse=True, deterministic=deterministic)
     with torch.no_grad():
         again = variant(x.q, x.k, x.v, **named)
-    dq, dk, dv = torch.autograd.grad(out, (x.q, x.k, x.v), x.d_out)
-    return (again, out, lse, dk, dv, *([dq] if deterministic else []))
+    dq, dk, dv, *own = torch.autograd.grad(out, (x.q, x.k, x.v, *learned), x.d_out)
+    return (again, out, lse, dk, dv, *own, *([dq] if deterministic else []))
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-@pytest.mark.parametrize(("name", "head_dim"), [("causal", 64), ("full", 128), ("dropped", 64)])
+@pytest.mark.parametrize(
+    ("name", "head_dim"),
+    [("causal", 64), ("full", 128), ("dropped", 64), ("gpt_oss", 64), ("gpt_oss", 256), (SLOPES, 128)],
+)
 def test_a_call_seen_before_has_the_operators_bits(name: str, head_dim: int, deterministic: bool) -> None:
-    variant = attngen.load(name)
+    variant = attngen.compile(name) if "\n" in name else attngen.load(name)
     module: Any = variant.module
     module.CALLS.clear()
     kept = []
