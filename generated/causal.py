@@ -2082,7 +2082,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_c2472951df8d_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_eb054d2b34ee_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2419,10 +2419,10 @@ class Repeat:
         self.launches = [Relaunch(launched, known) for launched in record.launched]
 
     def run(self, tensors):
-        """Whether it was done: only for addresses that are multiples of 16 bytes."""
+        """The rooms that it made; None where it was not done: for addresses but multiples of 16 bytes."""
         addresses = [x.data_ptr() for x in tensors]
         if not are_aligned(addresses):
-            return False
+            return None
         if torch.cuda.current_device() != self.device:
             with torch.cuda.device(self.device):
                 return self.run(tensors)
@@ -2431,7 +2431,7 @@ class Repeat:
         stream = known_stream(self.device)
         for relaunch in self.launches:
             relaunch.run(addresses, stream)
-        return True
+        return rooms
 
 
 def are_aligned(addresses):
@@ -2483,9 +2483,9 @@ class Call:
         return out, lse, parts
 
     def repeats_of(self, kind, tensors):
-        """Whether what is known under ``kind`` could be done again for these tensors."""
+        """Do again what is known under ``kind``, for these tensors: as ``Repeat.run``."""
         repeat = self.repeats.get(kind)
-        return repeat is not None and repeat.run(tensors)
+        return None if repeat is None else repeat.run(tensors)
 
     def note(self, kind, record, tensors):
         """Keep what was recorded under ``kind``, once: to be repeated, or None where it cannot be."""
@@ -2496,7 +2496,7 @@ class Call:
         """As ``forward_operator``."""
         out, lse, parts = self.room(q, v)
         tensors = (q, k, v, out, lse, parts)
-        if not self.repeats_of("forward", tensors):
+        if self.repeats_of("forward", tensors) is None:
             record = Record()
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, *rows = alone
@@ -2513,7 +2513,7 @@ class Call:
         # Hooks may have saved tensors in other strides, and the precision may be another than the forward's.
         layouts = [(x.stride(), x.dtype) for x in tensors]
         kind = (needs_q, needs_kv, deterministic, torch.get_float32_matmul_precision(), *layouts)
-        if not self.repeats_of(kind, tensors):
+        if self.repeats_of(kind, tensors) is None:
             record = Record()
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, out, lse, parts, d_out, dq, dk, dv, *rest = alone
