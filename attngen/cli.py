@@ -18,7 +18,7 @@ from rich.text import Text
 
 from attngen.commands.common import Backend, Failures, complain, settings
 from attngen.errors import AttnGenError
-from attngen.spec_file import find_spec
+from attngen.spec_file import find_spec, zoo_names
 
 app = typer.Typer(
     name="attngen",
@@ -132,6 +132,8 @@ def new(name: Annotated[str, typer.Argument(metavar="NAME", help="The variant's 
 
     path = create(name)
     print(f"wrote {path}; next: attngen check {path}")
+    if path.stem in zoo_names():
+        print(f"('{path.stem}' alone names the zoo's spec, not this file)")
 
 
 @app.command()

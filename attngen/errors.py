@@ -42,7 +42,7 @@ class AttnGenError(Exception):
         place = self.source.name if self.source else ""
         if self.span:
             place += f":{self.span.line}:{self.span.column}"
-        text = f"{place}: error: " if place else "error: "
+        text = f"{place}: error: " if place else ""
         text += self.message + (f"; {self.hint}" if self.hint else "")
         if self.source and self.span:
             text += "\n" + excerpt(self.source, self.span)

@@ -129,7 +129,7 @@ for text in ("x = 2\\n" * 4096, "x = 1\\n" * 4096):
 """
     first, second = finish(python(code)).splitlines()
     for message in (first, second):
-        assert message.startswith(f"error: cannot write {folder}/large_")
+        assert message.startswith(f"cannot write {folder}/large_")
         assert message.endswith(": File too large")
     assert [p.read_text() for p in folder.iterdir()] == ["x = 1\n"]
 

@@ -188,6 +188,11 @@ def test_new_names_every_clause_and_what_may_follow_an_input(run: Run) -> None:
     assert words >= {*CLAUSES, *STATEMENTS, "grad", "sorted"}
 
 
+def test_new_says_when_the_zoo_has_a_spec_of_that_name(run: Run) -> None:
+    assert run("new", "causal").out.endswith("('causal' alone names the zoo's spec, not this file)\n")
+    assert "zoo" not in run("new", "mine").out
+
+
 def test_new_does_not_overwrite(run: Run) -> None:
     Path("mine.attn").write_text("precious")
     result = run("new", "mine")
@@ -537,12 +542,37 @@ def test_a_plan_begins_with_what_was_decided_and_keeps_every_line_under_its_head
     Path("long.attn").write_text(f"variant long\n{long}\n")
     text = run("show", "long.attn", "--stage", "plan").out
     summary, tree = text.split("\n\n")
-    assert [line.split(":")[0] for line in summary.split("\n")] == ["back end", "forward", "loops"]
+    assert [line.split(":")[0] for line in summary.split("\n")] == [
+        "back end",
+        "forward",
+        "backward",
+        "loops",
+    ]
     head, *rest = tree.rstrip("\n").split("\n")
     assert head == "Plan" and all(line.startswith("  ") for line in rest)
     assert any(line.startswith("      let ") for line in rest)
     headings = [line.strip().split(":")[0] for line in rest if re.match(r"  \w", line)]
     assert headings[-2:] == ["tiles", "backend"] and "key_loops" in headings
+
+
+@pytest.mark.parametrize(
+    ("lines", "backward", "gradients"),
+    [
+        ("score = score + a[h]", "on sm_90, for heads of 33 to 128, one for all in Gluon; else", "a by sums"),
+        (
+            "score = score + a[h] ** 2 * tanh(score)",
+            "one for all in Gluon, but for learned inputs; else",
+            "a by sums",
+        ),
+        ("weight = weight * a[h]", "a kernel for dK and dV, another for dQ", "a by sums"),
+        ("score = score + a[min(abs(dist), heads - 1)]", "a kernel for dK and dV", "a by bands"),
+    ],
+)
+def test_a_plan_says_what_gives_which_gradients(lines: str, backward: str, gradients: str, run: Run) -> None:
+    Path("learned.attn").write_text(f"variant learned\ninput a: float32[heads] grad\n{lines}\n")
+    text = run("show", "learned.attn", "--stage", "plan").out
+    assert re.search(f"^backward: .*{backward}", text, re.MULTILINE)
+    assert f"\ngradients: {gradients}\n" in text
 
 
 @pytest.mark.parametrize(

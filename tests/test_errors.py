@@ -46,6 +46,10 @@ def test_each_wrong_spec_gives_its_message(path: Path) -> None:
     assert caught.value.line is not None and caught.value.column is not None
 
 
+def test_python_names_an_error_without_a_place_once() -> None:
+    assert str(AttnGenError("no such file", hint="look again")) == "no such file; look again"
+
+
 def test_there_are_many_wrong_specs() -> None:
     assert len(WRONG) >= 80
 

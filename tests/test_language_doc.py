@@ -148,6 +148,7 @@ WARNED = {
     "wrong-batch": "input table: float32[batch]\nscore = score + table[h]",
     "wrong-heads": "input table: float32[kv_heads]\nscore = score + table[h]",
     "wrong-length": "input table: float32[k_len]\nscore = score + table[q]",
+    "free-size": "input table: float32[head]\nscore = score + table[h]",
     "clamped-index": "input table: float32[32]\nmask = 0 <= dist <= 32\nscore = score + table[dist]",
     "shadowed-name": "let full = dist < 8\nmask = full",
     "unused-name": "param c: float",

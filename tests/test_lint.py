@@ -112,6 +112,12 @@ def test_a_claim_of_causality_is_held_against_the_mask(doc: str, name: str, mask
     assert found == (["future-keys"] if fires else [])
 
 
+def test_a_size_that_a_clause_asks_for_is_meant() -> None:
+    declared = "variant v\ninput a: float32[own]\n"
+    assert codes(declared + "score = score + a[h]\n") == ["free-size"]
+    assert codes(declared + "score = score + (a[h] if h < own else 0.0)\n") == []
+
+
 def test_what_an_input_decides_may_leak_only_where_the_mask_itself_is_causal() -> None:
     declared = '"""Causal."""\nvariant v\ninput n: int32[batch]\n'
     (found,) = lints(declared + "mask = causal or k < n[b]\n")
@@ -145,6 +151,16 @@ def test_what_an_input_decides_may_leak_only_where_the_mask_itself_is_causal() -
         ("batch", "0", "wrong-batch"),
         ("k_len", "order[q]", None),
         ("rows", "q", None),
+        ("max_len", "k", None),
+        ("seq_len", "k", "free-size"),
+        ("kv_len", "k", "free-size"),
+        ("S", "pos", "free-size"),
+        ("q_length", "q", "free-size"),
+        ("head", "h", "free-size"),
+        ("groups", "h_kv", "free-size"),
+        ("B", "b", "free-size"),
+        ("kinds", "order[q]", None),
+        ("buckets", "h // 2", None),
         ("64", "clamp(q, 0, 63)", None),
     ],
 )

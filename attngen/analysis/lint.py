@@ -23,6 +23,7 @@ from attngen.analysis.lints.scores import (
     zero_divisors,
     zero_scale,
 )
+from attngen.analysis.lints.sizes import free_sizes
 from attngen.analysis.lints.tables import clamped_index
 from attngen.ir.nodes import AttentionIR
 
@@ -41,6 +42,7 @@ LINTS: tuple[Callable[[AttentionIR], Iterator[Lint]], ...] = (
     future_keys,
     redundant_clauses,
     wrong_index,
+    free_sizes,
     clamped_index,
     shadowed_names,
     unused_names,

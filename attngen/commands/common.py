@@ -30,10 +30,11 @@ def require_cuda() -> None:
         raise BuildError("torch sees no CUDA device", hint="--device cpu runs Triton's interpreter")
 
 
-def complain(error: object) -> None:
+def complain(what: object) -> None:
     """Print a message on stderr as it is: no colour, no wrapping, so that editors can read the place."""
     sys.stdout.flush()
-    print(error, file=sys.stderr)
+    is_placed = not isinstance(what, AttnGenError) or what.source is not None
+    print(what if is_placed else f"error: {what}", file=sys.stderr)
 
 
 class Failures:

@@ -46,8 +46,11 @@ def plan_text(plan: Plan, ir: AttentionIR) -> str:
     lines = [
         f"back end: {plan.backend.name}: {plan.backend.reason}",
         f"forward: {plan.weights.forward.value}: {_FORWARD[plan.weights.forward.value]}",
+        f"backward: {_backward(plan)}",
         f"loops: keys in {_loops(plan.key_loops, plan.ir)}, queries in {_loops(plan.query_loops, plan.ir)}",
     ]
+    if plan.learned:
+        lines.append("gradients: " + ", ".join(f"{x.input.name} by {x.route.value}" for x in plan.learned))
     return "\n".join([*lines, "", tree(plan, ir)])
 
 
@@ -57,6 +60,14 @@ _FORWARD = {
     "two passes": "a first pass finds each row's log-sum-exp, a second one its weights",
     "at once": "in one pass; a weight is final as soon as its score is, without a sum over its row",
 }
+
+
+def _backward(plan: Plan) -> str:
+    apart = "a kernel for dK and dV, another for dQ"
+    if plan.backend.hopper is None:
+        return apart
+    limit = "" if not plan.learned or plan.gathers_sums or plan.gathers_dense else ", but for learned inputs"
+    return f"on sm_90, for heads of 33 to 128, one for all in Gluon{limit}; else {apart}"
 
 
 def _loops(loops: Loops, ir: AttentionIR) -> str:

@@ -87,6 +87,13 @@ _OTHER_NAMES = {
     "false": "write False",
 }
 
+# How a name of each role comes to be known.
+_DECLARED = {
+    "value": "declare a number as 'param {0}: float', a line of maths as 'let {0} = ...'",
+    "input": "declare a tensor as 'input {0}: float32[...]'",
+    "function": "",
+}
+
 _HEAD_WORDS = ("b", "h", "h_kv")
 _COMBINE = {
     "scale": "multiply them: scale = a * b",
@@ -724,7 +731,7 @@ class _Builder:
         pool.update(frame.names)
         pool.update(frame.args)
         fitting = [n for n, e in pool.items() if _misuse(n, e, role) is None] + list(self.later)
-        hint = _OTHER_NAMES.get(name) or _nearest(name, fitting)
+        hint = _OTHER_NAMES.get(name) or _nearest(name, fitting) or _DECLARED[role].format(name) or None
         self.error(SpecNameError, f"unknown name '{name}'", span, hint, frame)
 
     def _name(self, node: ast.Name, frame: Frame) -> Expr | None:

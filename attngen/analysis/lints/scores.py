@@ -122,6 +122,8 @@ def zero_scale(ir: AttentionIR) -> Iterator[Lint]:
 
 def _zero(divisor: Expr, mask: Partial, ir: AttentionIR) -> str:
     """A place that the mask may keep and where the divisor is 0, or ""."""
+    if divisor.op is Op.CONST:
+        return "everywhere"
     value = Partial(divisor, ir)
     for place in places(divisor):
         if value.at(place) == 0 and mask.at(place) is not False:
