@@ -220,9 +220,11 @@ class _Guarded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         args = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated in its turn
         with torch.enable_grad():
-            operands = [a.detach().expand(grad.shape).requires_grad_() for a in args]
-            grads = torch.autograd.grad(ctx.f(*operands), operands, grad)
+            own = [a if again and a.requires_grad else a.detach().requires_grad_() for a in args]
+            operands = [a.expand(grad.shape) for a in own]
+            grads = torch.autograd.grad(ctx.f(*operands), operands, grad, create_graph=again)
         unused = grad == 0
         return (
             None,

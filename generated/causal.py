@@ -2082,7 +2082,7 @@ def launch_backward(
 # ---- Operators and the call --------------------------------------------------------------------------------
 
 # Two builds of one name, or two copies of this file, are two operators.
-NAMESPACE = "attngen_eb054d2b34ee_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
+NAMESPACE = "attngen_b4ea84cc5c3c_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in __name__)
 
 
 def like_rows(x, rows, width):
@@ -2339,8 +2339,8 @@ class Record(Launcher):
         compiled = super().launch(kernel, grid, *arguments, **constants)
         self.launched.append((kernel, compiled, grid, arguments, constants))
 
-    def room(self, x, *shape, zero=False):
-        self.rooms.append((super().room(x, *shape, zero=zero), shape, zero))
+    def room(self, x, *shape, **how):
+        self.rooms.append((super().room(x, *shape, **how), shape, how))
         return self.rooms[-1][0]
 
 
@@ -2414,24 +2414,24 @@ class Repeat:
     def __init__(self, record, tensors):
         """Raises LookupError where a kernel took a tensor that is neither theirs nor the record's."""
         self.device = tensors[0].get_device()
-        self.rooms = [(shape, zero) for _, shape, zero in record.rooms]
-        known = (*tensors, *(x for x, _, _ in record.rooms))
-        self.launches = [Relaunch(launched, known) for launched in record.launched]
+        self.rooms = [(shape, how) for _, shape, how in record.rooms]
+        rooms = [x for x, *_ in record.rooms]
+        self.launches = [Relaunch(launched, (*tensors, *rooms)) for launched in record.launched]
 
     def run(self, tensors):
-        """The rooms that it made; None where it was not done: for addresses but multiples of 16 bytes."""
+        """Whether it was done: only for addresses that are multiples of 16 bytes."""
         addresses = [x.data_ptr() for x in tensors]
         if not are_aligned(addresses):
-            return None
+            return False
         if torch.cuda.current_device() != self.device:
             with torch.cuda.device(self.device):
                 return self.run(tensors)
-        rooms = [LAUNCHER.room(tensors[0], *shape, zero=zero) for shape, zero in self.rooms]
+        rooms = [LAUNCHER.room(tensors[0], *shape, **how) for shape, how in self.rooms]
         addresses += [x.data_ptr() for x in rooms]
         stream = known_stream(self.device)
         for relaunch in self.launches:
             relaunch.run(addresses, stream)
-        return rooms
+        return True
 
 
 def are_aligned(addresses):
@@ -2483,9 +2483,9 @@ class Call:
         return out, lse, parts
 
     def repeats_of(self, kind, tensors):
-        """Do again what is known under ``kind``, for these tensors: as ``Repeat.run``."""
+        """Whether what is known under ``kind`` could be done again for these tensors."""
         repeat = self.repeats.get(kind)
-        return None if repeat is None else repeat.run(tensors)
+        return repeat is not None and repeat.run(tensors)
 
     def note(self, kind, record, tensors):
         """Keep what was recorded under ``kind``, once: to be repeated, or None where it cannot be."""
@@ -2496,7 +2496,7 @@ class Call:
         """As ``forward_operator``."""
         out, lse, parts = self.room(q, v)
         tensors = (q, k, v, out, lse, parts)
-        if self.repeats_of("forward", tensors) is None:
+        if not self.repeats_of("forward", tensors):
             record = Record()
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, *rows = alone
@@ -2513,7 +2513,7 @@ class Call:
         # Hooks may have saved tensors in other strides, and the precision may be another than the forward's.
         layouts = [(x.stride(), x.dtype) for x in tensors]
         kind = (needs_q, needs_kv, deterministic, torch.get_float32_matmul_precision(), *layouts)
-        if self.repeats_of(kind, tensors) is None:
+        if not self.repeats_of(kind, tensors):
             record = Record()
             alone = [x.detach() for x in tensors]  # of which no two are one
             q, k, v, out, lse, parts, d_out, dq, dk, dv, *rest = alone

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mutants_on_gpu import GPU_MUTANTS, GPU_SPECS, GpuMutant
-from planting import Outcome, environment, planted
+from planting import Outcome, environment, planted, spec_text
 
 _RUN = """
 import json, pathlib, sys
@@ -66,8 +66,7 @@ def outcome_on_gpu(spec: str, head_dim: int, mutant: GpuMutant | None, seconds: 
     """What the calls say; the error is "hang" where they did not come back, "crash" where nothing ran."""
     with planted(mutant) as folder:
         own = environment(folder, interpreted=False)
-        text = f"variant {spec}\n{GPU_SPECS[spec]}\n"
-        command = [sys.executable, "-c", _RUN, str(folder), text, str(head_dim)]
+        command = [sys.executable, "-c", _RUN, str(folder), spec_text(spec, GPU_SPECS), str(head_dim)]
         try:
             done = subprocess.run(
                 command, cwd=folder, env=own, capture_output=True, text=True, timeout=seconds

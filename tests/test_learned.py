@@ -394,6 +394,26 @@ def test_a_sink_of_minus_infinity_is_none() -> None:
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("through_operators", [True, False])
+def test_gradients_with_nothing_to_add_share_no_memory(
+    through_operators: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = variant_of(
+        "input a: float32[batch, heads, q_len] grad",
+        "input c: float32[batch, heads, q_len] grad",
+        "score = score * a[b, h, q] - c[b, h, q] * abs(dist)",
+    )
+    if through_operators:
+        monkeypatch.setattr(variant.module, "is_plain", lambda *tensors: False)
+    q, k, v = qkv(batch=2, heads=2, q_len=9)
+    named = {name: torch.randn(2, 2, 9) for name in "ac"}
+    assert_matches_reference(variant, q, k, v, **named)
+    leaves = [x.requires_grad_() for x in named.values()]
+    one, two = torch.autograd.grad(variant(q, k, v, **named).sum(), leaves)
+    assert one.is_contiguous() and one.untyped_storage().nbytes() == 4 * one.numel()
+    assert one.untyped_storage().data_ptr() != two.untyped_storage().data_ptr()
+
+
 def test_a_gradient_that_nobody_wants_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     variant = variant_of(*SPECS["t5"])
     q, k, v = qkv(heads=2, q_len=20)

@@ -12,6 +12,7 @@ from ir_samples import CAUSAL, DIST, POS, B, H, K, Q, real, variant
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+import attngen
 from attngen import reference
 from attngen.eager import Environment, evaluate
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, Param, const, load, make, param, size
@@ -450,3 +451,26 @@ def test_a_deep_expression_is_no_deeper_a_stack() -> None:
     for _ in range(4000):
         root = make(Op.ADD, root, const(1.0))
     assert value(root).item() == 4000.0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "score = softcap(score, 2.0)",
+        "score = exp(0.3 * score) * score",
+        "score = score / (1.0 + score * score) + sin(score)",
+        "weight = weight * sigmoid(weight)",
+        "score = sqrt(1.0 + score * score) + log(2.0 + cos(score))",
+    ],
+)
+def test_second_derivatives_are_those_of_the_maths(line: str) -> None:
+    """Elsewhere: kernels have first derivatives alone, and say that the reference has higher ones."""
+    ir = attngen.compile(f"variant v\n{line}\nmask = causal\n").ir
+    q, k, v = qkv(batch=1, heads=2, kv_heads=1, sq=3, sk=4, d=3, dv=2)
+
+    def attention(*tensors: Tensor) -> Tensor:
+        out = reference.attention(ir, *tensors)
+        assert isinstance(out, Tensor)
+        return out
+
+    assert torch.autograd.gradgradcheck(attention, (q, k, v))

@@ -10,8 +10,9 @@ import gc
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -52,7 +53,7 @@ SPECS = {
         "input r_k: float16[batch, heads, k_len, 8]",
         "score = score + dot(r_q[b, h, q], r_k[b, h, k])",
     ),
-    "sums": (  # on sm_90 of keys and, for the sink, of queries
+    "sums": (  # by Gluon's kernels of keys and, for the sink, of queries; by Triton's of queries
         "input slopes: float32[heads] grad",
         "input sinks: float32[heads] grad",
         "score = score - slopes[h] * dist",
@@ -65,8 +66,11 @@ SPECS = {
 HEADS = 2
 
 
+@cache
 def spec(kind: str) -> Variant:
-    return variant_of(*SPECS[kind])
+    """With Gluon's kernels, where these gather sums too; what runs in the interpreter has Triton's alone."""
+    lines = ["variant tested", *SPECS[kind]]
+    return attngen.compile("\n".join(lines), backend="hopper" if kind == "sums" else "triton")
 
 
 def inputs(kind: str, q_len: int, k_len: int, batch: int) -> dict[str, Tensor]:
@@ -169,21 +173,21 @@ def noted_launches(
         yield noted, kernels
 
 
-def readable(argument: Any, names: dict[int, str]) -> Any:
-    """An argument as Triton's launcher reads it: addresses by name, or as "new" where they are nobody's."""
+def readable(argument: Any, names: dict[int, str], rooms: Sequence[Tensor] = ()) -> Any:
+    """An argument as Triton's launcher reads it: addresses by name, or as "new" where they are nobody's; in
+    rooms by how far they lie from the start."""
     if isinstance(argument, Tensor):
         argument = argument.data_ptr()
     if hasattr(argument, "base"):
         own = {n: x for n, x in vars(argument).items() if n != "base"}
-        return readable(argument.base.data_ptr(), names), own
-    is_address = type(argument) is int and argument > 2**32
-    return names.get(argument, "new") if is_address else argument
-
-
-def within(room: Tensor) -> dict[int, str]:
-    """The addresses in room that kernels work in, by how far they lie from its start."""
-    start = room.data_ptr()
-    return {start + ahead: f"{ahead} in {tuple(room.shape)}" for ahead in range(0, 4 * room.numel(), 4)}
+        return readable(argument.base.data_ptr(), names, rooms), own
+    if type(argument) is not int or argument <= 2**32:
+        return argument
+    for room in rooms:
+        ahead = argument - room.data_ptr()
+        if 0 <= ahead < room.nbytes:
+            return f"{ahead} in {tuple(room.shape)}"
+    return names.get(argument, "new")
 
 
 def laid(x: Tensor, place: str) -> Tensor:
@@ -228,7 +232,7 @@ def fields(kind: str) -> dict[str, tuple[Any, ...]]:
         "layout": ("bhsd", "bshd"),
         "deterministic": (None, True),
         "grad": (True, False),
-        "d_out": ("in order", "heads last", "apart"),
+        "d_out": ("in order", "odd", "heads last", "apart"),
         "precision": ("highest", "high"),
         **(PARAMS if kind == "params" else {}),
     }
@@ -285,8 +289,9 @@ def called(variant: Variant, call: dict[str, Any], noted: list[Any], d_out: str)
         assert len(noted) > ahead
     known = [x for x in (*call.values(), *results) if isinstance(x, Tensor)]
     names = {x.data_ptr(): f"tensor {number}" for number, x in enumerate(known)}
-    names |= {address: name for room in ROOMS for address, name in within(room).items()}
-    launched = [(name, grid, [readable(x, names) for x in arguments]) for name, grid, arguments in noted]
+    launched = [
+        (name, grid, [readable(x, names, ROOMS) for x in arguments]) for name, grid, arguments in noted
+    ]
     return [x is not None and (x.shape, x.stride(), x.dtype) for x in results], launched
 
 
@@ -400,6 +405,23 @@ def test_the_gradients_of_learned_inputs_that_are_sums_are_repeated_too(
     assert sum(kernel.fresh for kernel in kernels) == before
     sums = [arguments for name, *_, arguments in noted if name == "sums"]
     assert len(sums) == 3 * len(learned)
+
+
+@pytest.mark.parametrize("between", ["odd", "heads last"])
+@pytest.mark.parametrize("width", [64, 128, 256])
+def test_sums_are_looked_for_where_the_repeated_launches_leave_them(width: int, between: str) -> None:
+    """Another backward between, in other rooms, changes nothing."""
+    variant = spec("sums")
+    usual = {name: values[0] for name, values in fields("sums").items()} | {"width": width}
+    with noted_launches(variant.module, "sm_90") as (noted, kernels):
+        for d_out in ("in order", between, "in order"):
+            before = sum(kernel.fresh for kernel in kernels)
+            found = called(variant, arguments_of("sums", usual), noted, d_out)
+        assert sum(kernel.fresh for kernel in kernels) == before
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(variant.module, "CALLS", {})
+            assert found == called(variant, arguments_of("sums", usual), noted, "in order")
+    assert [name for name, *_ in found[1]].count("sums") == 2
 
 
 def test_a_gradient_in_inference_mode_is_the_operators_affair() -> None:

@@ -195,6 +195,30 @@ def test_it_passes_where_one_score_among_capped_ones_is_on_a_steep_slope() -> No
         assert_matches_reference(variant, q, k, v)
 
 
+def test_scores_on_a_step_excuse_nothing() -> None:
+    """Where products are whole numbers some lie on it: their last bits do not move them over."""
+    variant = attngen.compile("variant v\nscore = score * score if score > 0.0 else 3.0\n")
+    random = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randint(0, 2, (1, 1, n, 16), generator=random).float() * 2 - 1 for n in (33, 29, 29))
+    assert_matches_reference(variant, q, k, v)
+
+    def wrong(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        out, lse = blockwise.attention(*arguments, **named)
+        return 1.001 * out, lse
+
+    with pytest.raises(AssertionError, match="the error of out"):
+        assert_matches_reference(StandIn(variant.ir, wrong), q, k, v)
+
+
+@pytest.mark.parametrize(
+    "line", ["weight = weight ** 2", "score = tanh(q - k) ** 2", "score = softcap(score, 2.0)", "score = 1.0"]
+)
+def test_the_rounding_of_scores_is_judged_whatever_reads_them(line: str) -> None:
+    variant = attngen.compile(f"variant v\n{line}\nmask = dist >= 0\n")
+    q, k, v = (Recipe((1, 2, n, 16), seed=n).build() for n in (9, 7, 7))  # the first queries see nothing
+    assert_matches_reference(variant, q, k, v)
+
+
 # --- planted mutants -------------------------------------------------------------------------------------
 
 

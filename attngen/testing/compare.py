@@ -87,13 +87,18 @@ class _Call:
     def learned(self) -> list[str]:
         return [i.name for i in self.ir.inputs if i.grad]
 
-    def _gradients(self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _gradients(
+        self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor], *, again: bool = False
+    ) -> dict[str, Tensor]:
+        """Results and gradients, with ``again`` to be differentiated once more."""
         cotangents = [(out, self.dout.to(out.dtype))]
         if lse is not None:
             cotangents.append((lse, self.dlse.to(lse.dtype)))
         # The log-sum-exp of a score that reads neither q nor k is a constant.
         outputs, weights = zip(*(pair for pair in cotangents if pair[0].requires_grad), strict=True)
-        grads = torch.autograd.grad(outputs, list(leaves.values()), weights, allow_unused=True)
+        grads = torch.autograd.grad(
+            outputs, list(leaves.values()), weights, allow_unused=True, create_graph=again
+        )
         filled = (
             torch.zeros_like(t) if g is None else g for g, t in zip(grads, leaves.values(), strict=True)
         )
@@ -153,10 +158,10 @@ class _Call:
         ir, dtype = self.ir, self.q.dtype
         leaves, inputs = self._leaves(torch.float64)
         exact, lse, result = self._reference(leaves, inputs)
-        wandering = self._wandering(exact, lse, leaves)
+        by_delta = self._rounding_of_delta(exact, lse, leaves)
         ref = self._gradients(exact, lse, leaves)
         amplified = amplifies(ir)
-        swaying = self._swaying(ref) if amplified and dtype == torch.float32 else {}
+        by_scores = self._rounding_of_scores() if amplified and dtype == torch.float32 else {}
         leaves, inputs = self._leaves(None)
         out, base_lse = reference.baseline(
             ir,
@@ -192,7 +197,7 @@ class _Call:
                     size=sizes[name],
                     scores=scores,
                     amplified=amplified,
-                    rounding=wandering.get(name, 0.0) + swaying.get(name, 0.0),
+                    rounding=by_delta.get(name, 0.0) + by_scores.get(name, 0.0),
                 )
             )
         for name in ("out", "dq"):
@@ -206,7 +211,9 @@ class _Call:
         weight = self.ir.weight
         return (1 if weight is None else degree_of(weight)) if self.ir.is_softmax else None
 
-    def _wandering(self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]) -> dict[str, float]:
+    def _rounding_of_delta(
+        self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]
+    ) -> dict[str, float]:
         """How far each gradient goes when rounding ``out`` moves delta.
 
         delta = rowsum(dO * O) - d_lse, so an error of delta is one of d_lse: here of random sign, and more
@@ -229,24 +236,35 @@ class _Call:
                     largest_of[name] = max(largest_of[name], largest(grad.nan_to_num(0.0, 0.0, 0.0)))
         return {f"d{name}": value for name, value in largest_of.items()}
 
-    def _swaying(self, ref: Mapping[str, Tensor]) -> dict[str, float]:
-        """How far each tensor goes when rounding moves the products of q and k, as far as float32 does.
+    def _rounding_of_scores(self) -> dict[str, float]:
+        """How far each tensor goes when the last bits of q and k move, and with them their products.
 
-        An element of q, and one of k, is off by its last bit, up or down: so is each product of two, by
-        a number of its own. (The baseline of 16-bit tensors rounds whole scores, by far more.)
+        By the derivative, so that a score that lies on a step of its function stays there. (The baseline of
+        16-bit tensors rounds whole scores, by far more.)
         """
+        leaves, inputs = self._leaves(torch.float64)
+        out, lse, _ = self._reference(leaves, inputs)
+        results = self._gradients(out, lse, leaves, again=True)
+        results = {name: x for name, x in results.items() if x.requires_grad}
+        # Reverse mode twice is forward mode: of <results, along> by q and k, and of that, which is linear in
+        # ``along``, by it; but where that is 0 the reference takes a derivative for 0.
+        along = [torch.ones_like(x, requires_grad=True) for x in results.values()]
+        moved = [leaves["q"], leaves["k"]]
+        found = torch.autograd.grad(
+            list(results.values()), moved, along, create_graph=True, materialize_grads=True
+        )
         random = torch.Generator().manual_seed(2029)
-        largest_of = dict.fromkeys(ref, 0.0)
+        largest_of = dict.fromkeys(results, 0.0)
+        if not any(x.requires_grad for x in found):
+            return largest_of
         for _ in range(_DRAWS):
-            leaves, inputs = self._leaves(torch.float64)
-            moved = dict(leaves)
-            for name in ("q", "k"):
-                signs = torch.randint(0, 2, leaves[name].shape, generator=random).to(leaves[name]) * 2 - 1
-                moved[name] = leaves[name] * (1 + 2.0**-23 * signs)
-            out, lse, _ = self._reference(moved, inputs)
-            for name, x in self._gradients(out, lse, leaves).items():
-                apart = (x - ref[name]).detach().nan_to_num(0.0, 0.0, 0.0)
-                largest_of[name] = max(largest_of[name], largest(apart))
+            signs = [torch.randint(0, 2, x.shape, generator=random).to(x) * 2 - 1 for x in moved]
+            steps = [2.0**-23 * sign * x.detach() for sign, x in zip(signs, moved, strict=True)]
+            pairs = [(x, step) for x, step in zip(found, steps, strict=True) if x.requires_grad]
+            inner, outer = zip(*pairs, strict=True)
+            apart = torch.autograd.grad(inner, along, outer, retain_graph=True, materialize_grads=True)
+            for name, x in zip(results, apart, strict=True):
+                largest_of[name] = max(largest_of[name], largest(x.nan_to_num(0.0, 0.0, 0.0)))
         return largest_of
 
     def _reference(
