@@ -536,11 +536,15 @@ def test_test_passes_for_a_right_kernel() -> None:
     assert "causal" in result.stdout
 
 
+def plan_of(lines: str, run: Run) -> str:
+    Path("one.attn").write_text(f"variant one\n{lines}\n")
+    return run("show", "one.attn", "--stage", "plan").out
+
+
 def test_a_plan_begins_with_what_was_decided_and_keeps_every_line_under_its_heading(run: Run) -> None:
     # A derivative that shares terms is printed as lets and an expression.
     long = "score = score + " + " * ".join(f"tanh(score * {n}.0 + sin(float(q)))" for n in range(2, 9))
-    Path("long.attn").write_text(f"variant long\n{long}\n")
-    text = run("show", "long.attn", "--stage", "plan").out
+    text = plan_of(long, run)
     summary, tree = text.split("\n\n")
     assert [line.split(":")[0] for line in summary.split("\n")] == [
         "back end",
@@ -569,8 +573,7 @@ def test_a_plan_begins_with_what_was_decided_and_keeps_every_line_under_its_head
     ],
 )
 def test_a_plan_says_what_gives_which_gradients(lines: str, backward: str, gradients: str, run: Run) -> None:
-    Path("learned.attn").write_text(f"variant learned\ninput a: float32[heads] grad\n{lines}\n")
-    text = run("show", "learned.attn", "--stage", "plan").out
+    text = plan_of(f"input a: float32[heads] grad\n{lines}", run)
     assert re.search(f"^backward: .*{backward}", text, re.MULTILINE)
     assert f"\ngradients: {gradients}\n" in text
 
@@ -590,9 +593,13 @@ def test_a_plan_says_what_gives_which_gradients(lines: str, backward: str, gradi
     ],
 )
 def test_a_plan_says_how_and_what_is_masked(line: str, forward: str, loops: str, run: Run) -> None:
-    Path("one.attn").write_text(f"variant one\n{line}\n")
-    text = run("show", "one.attn", "--stage", "plan").out
+    text = plan_of(line, run)
     assert f"\nforward: {forward}" in text and f"\nloops: keys in {loops}" in text
+
+
+def test_a_plan_says_that_what_comes_in_tiles_gains_beside_wide_heads_alone(run: Run) -> None:
+    text = plan_of("input a: float16[heads, q_len, k_len]\nscore = score + a[h, q, k]", run)
+    assert "\nbackward: on sm_90, for heads of 65 to 128, one for all in Gluon; else" in text
 
 
 def test_a_bench_on_a_cpu_runs_the_kernels_in_the_interpreter() -> None:

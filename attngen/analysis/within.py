@@ -14,11 +14,8 @@ from collections.abc import Callable
 from attngen.analysis.interval import Values, fits_int64
 from attngen.analysis.linear import Linear, Sums, term
 from attngen.analysis.walk import fresh
-from attngen.ir.nodes import SIZES, Expr, Op, size, word
+from attngen.ir.nodes import RUNS_OVER, SIZES, Expr, Op, size, word
 from attngen.ir.types import Type
-
-# Words that index a dimension of this size, and so are always inside it.
-_INSIDE = {"q": "q_len", "k": "k_len", "pos": "k_len", "h": "heads", "h_kv": "kv_heads", "b": "batch"}
 
 _MOST_CHOICES = 64  # of an index that is one of several
 
@@ -46,7 +43,7 @@ class Within:
         length = word(dim) if dim in SIZES else size(dim)
 
         def holds(node: Expr) -> bool:
-            if node.op is Op.WORD and _INSIDE.get(str(node.value)) == dim:
+            if node.op is Op.WORD and RUNS_OVER.get(str(node.value)) == dim:
                 return True
             if node.op is Op.MOD and node.args[1] is length:
                 return True

@@ -67,7 +67,8 @@ def _backward(plan: Plan) -> str:
     if plan.backend.hopper is None:
         return apart
     limit = "" if not plan.learned or plan.gathers_sums or plan.gathers_dense else ", but for learned inputs"
-    return f"on sm_90, for heads of 33 to 128, one for all in Gluon{limit}; else {apart}"
+    least = plan.backend.hopper.fused_from
+    return f"on sm_90, for heads of {least} to 128, one for all in Gluon{limit}; else {apart}"
 
 
 def _loops(loops: Loops, ir: AttentionIR) -> str:

@@ -63,12 +63,14 @@ def _when_gluon(plan: Plan) -> list[str]:
         has_other = plan.learned and not plan.gathers_in_wide
         wide = _WIDE + (_UNLESS[bool(gradient)] if has_other else "") if hopper.wide_backward else ""
         backwards = "three" if hopper.wide_backward else "two"
-        return [_joined(_WHEN_GLUON, backwards=backwards, first=33, gradient=gradient, wide=wide)]
+        return [
+            _joined(_WHEN_GLUON, backwards=backwards, first=hopper.fused_from, gradient=gradient, wide=wide)
+        ]
     name, gathered = hopper.dense.input.name, ""
     if plan.gathers_dense:
         gradient = f" or the gradient of {name} where more than two of batch * heads share an element of it"
         gathered = _GATHERED
-    when = _joined(_WHEN_GLUON, backwards="two", first=65, gradient=gradient, wide="")
+    when = _joined(_WHEN_GLUON, backwards="two", first=hopper.fused_from, gradient=gradient, wide="")
     return [when, _joined(_WHEN_DENSE + gathered, name=name)]
 
 

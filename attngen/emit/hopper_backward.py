@@ -64,6 +64,7 @@ def make_hopper_backward(
     wanted |= {SCALE.value if scope.ir.scale is not ONE else "", *(queries.uses if by_head else ())}
     backward = HopperBackward(
         gradient=maths.gradient.call,
+        above=plan.backend.hopper.fused_from - 1,
         context=tuple(n for n in tiles.fused.context if n != "k_first"),
         positions=tiles.positions,
         dense=dense,

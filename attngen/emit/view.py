@@ -857,6 +857,7 @@ class HopperBackward:
     """
 
     gradient: str
+    above: int  # the widest head dimension that it leaves to others
     context: tuple[str, ...]
     positions: tuple[str, ...]
     dense: DenseView | None

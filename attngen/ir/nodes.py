@@ -91,6 +91,9 @@ class Op(Enum):
 POSITIONS = ("b", "h", "h_kv", "q", "k", "pos")
 SIZES = ("batch", "heads", "kv_heads", "q_len", "k_len", "head_dim", "v_dim")
 
+#: The size that each of these words stays below.
+RUNS_OVER = {"b": "batch", "h": "heads", "h_kv": "kv_heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
+
 #: What finds a place in a sorted input, and what it gives beyond the row: farther out than every length.
 SEARCHES = (Op.FIRST, Op.FIRST_ABOVE)
 BEYOND = 2**30

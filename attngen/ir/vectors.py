@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from attngen.ir.nodes import Expr, Input, Op, postorder
+from attngen.ir.nodes import RUNS_OVER, Expr, Input, Op, postorder
 from attngen.ir.types import DTYPES, Type
 
 #: The words that may index a vector's dimensions, and the dimension that each names the elements of.
-AXES: Mapping[str, str] = {"b": "batch", "h": "heads", "h_kv": "kv_heads", "q": "q_len", "k": "k_len"}
+AXES: Mapping[str, str] = {word: size for word, size in RUNS_OVER.items() if word != "pos"}
 
 #: The longest vector: what a tile can hold beside the head dimension.
 MAX_RANK = 256

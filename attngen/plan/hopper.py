@@ -45,6 +45,12 @@ class Hopper:
     near_table: bool = False
     wide_backward: bool = False
 
+    @property
+    def fused_from(self) -> int:
+        """The least head dimension of the fused backward, which goes up to 128: below, it would pad too much;
+        and what comes in tiles gains beside wide rows alone."""
+        return 33 if self.dense is None else 65
+
 
 @dataclass(frozen=True)
 class Backend:

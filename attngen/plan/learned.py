@@ -33,14 +33,12 @@ from attngen.analysis.diagonal import Reach
 from attngen.analysis.rates import Rate, join, rate_of
 from attngen.analysis.simplify import simple
 from attngen.ir.nodes import SCORE, AttentionIR, Expr, Input, Op, const, leaves
+from attngen.ir.vectors import AXES
 from attngen.plan.base2 import argument_of, over_product
 from attngen.plan.far import distances_of, reach_of_load
 from attngen.plan.products import Product
 
 _ZERO = const(0.0)
-
-# Words that are always inside a dimension of this size, and so name its elements one by one.
-_AXES = {"b": "batch", "h": "heads", "h_kv": "kv_heads", "q": "q_len", "k": "k_len"}
 
 
 class Route(Enum):
@@ -179,7 +177,7 @@ def _axes(item: Input, node: Expr) -> tuple[str, ...] | None:
         name = str(index.value) if index.op is Op.WORD else ""
         if dim == 1:
             axes.append("")
-        elif _AXES.get(name) == dim:
+        elif AXES.get(name) == dim:
             axes.append(name)
         else:
             return None

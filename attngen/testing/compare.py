@@ -159,9 +159,11 @@ class _Call:
         leaves, inputs = self._leaves(torch.float64)
         exact, lse, result = self._reference(leaves, inputs)
         by_delta = self._rounding_of_delta(exact, lse, leaves)
-        ref = self._gradients(exact, lse, leaves)
         amplified = amplifies(ir)
-        by_scores = self._rounding_of_scores() if amplified and dtype == torch.float32 else {}
+        by_scores = (
+            self._rounding_of_scores(exact, lse, leaves) if amplified and dtype == torch.float32 else {}
+        )
+        ref = self._gradients(exact, lse, leaves)
         leaves, inputs = self._leaves(None)
         out, base_lse = reference.baseline(
             ir,
@@ -227,42 +229,40 @@ class _Call:
         random = torch.Generator().manual_seed(2028)
         largest_of = dict.fromkeys(leaves, 0.0)
         for _ in range(_DRAWS):
-            signs = torch.randint(0, 2, size.shape, generator=random).to(size) * 2 - 1
             grads = torch.autograd.grad(
-                lse, list(leaves.values()), signs * size, allow_unused=True, retain_graph=True
+                lse, list(leaves.values()), _signs(size, random) * size, allow_unused=True, retain_graph=True
             )
             for name, grad in zip(leaves, grads, strict=True):
                 if grad is not None:
                     largest_of[name] = max(largest_of[name], largest(grad.nan_to_num(0.0, 0.0, 0.0)))
         return {f"d{name}": value for name, value in largest_of.items()}
 
-    def _rounding_of_scores(self) -> dict[str, float]:
+    def _rounding_of_scores(
+        self, out: Tensor, lse: Tensor | None, leaves: Mapping[str, Tensor]
+    ) -> dict[str, float]:
         """How far each tensor goes when the last bits of q and k move, and with them their products.
 
         By the derivative, so that a score that lies on a step of its function stays there. (The baseline of
         16-bit tensors rounds whole scores, by far more.)
         """
-        leaves, inputs = self._leaves(torch.float64)
-        out, lse, _ = self._reference(leaves, inputs)
         results = self._gradients(out, lse, leaves, again=True)
         results = {name: x for name, x in results.items() if x.requires_grad}
         # Reverse mode twice is forward mode: of <results, along> by q and k, and of that, which is linear in
         # ``along``, by it; but where that is 0 the reference takes a derivative for 0.
         along = [torch.ones_like(x, requires_grad=True) for x in results.values()]
-        moved = [leaves["q"], leaves["k"]]
         found = torch.autograd.grad(
-            list(results.values()), moved, along, create_graph=True, materialize_grads=True
+            list(results.values()), [leaves["q"], leaves["k"]], along, create_graph=True, allow_unused=True
         )
+        moving = {
+            x: leaf.detach()
+            for x, leaf in zip(found, (leaves["q"], leaves["k"]), strict=True)
+            if x is not None and x.requires_grad
+        }
         random = torch.Generator().manual_seed(2029)
         largest_of = dict.fromkeys(results, 0.0)
-        if not any(x.requires_grad for x in found):
-            return largest_of
-        for _ in range(_DRAWS):
-            signs = [torch.randint(0, 2, x.shape, generator=random).to(x) * 2 - 1 for x in moved]
-            steps = [2.0**-23 * sign * x.detach() for sign, x in zip(signs, moved, strict=True)]
-            pairs = [(x, step) for x, step in zip(found, steps, strict=True) if x.requires_grad]
-            inner, outer = zip(*pairs, strict=True)
-            apart = torch.autograd.grad(inner, along, outer, retain_graph=True, materialize_grads=True)
+        for _ in range(_DRAWS if moving else 0):
+            steps = [2.0**-23 * _signs(x, random) * x for x in moving.values()]
+            apart = torch.autograd.grad(list(moving), along, steps, retain_graph=True, materialize_grads=True)
             for name, x in zip(results, apart, strict=True):
                 largest_of[name] = max(largest_of[name], largest(x.nan_to_num(0.0, 0.0, 0.0)))
         return largest_of
@@ -372,6 +372,11 @@ def _source_of(tensor: Tensor) -> str:
     with open(handle, "wb") as file:
         torch.save(tensor.detach(), file)
     return f"torch.load({str(Path(path))!r})"
+
+
+def _signs(like: Tensor, random: torch.Generator) -> Tensor:
+    """1 or -1 for each element."""
+    return torch.randint(0, 2, like.shape, generator=random).to(like) * 2 - 1
 
 
 def largest(x: Tensor) -> float:

@@ -41,6 +41,11 @@ def clauses(ir: AttentionIR) -> Iterator[tuple[str, Expr]]:
         yield "dropout", ir.dropout
 
 
+def index_span(ir: AttentionIR, node: Expr, axis: int, clause: str) -> Span | None:
+    """Where an index of an element stands that ``clause`` reads; the clause where that is not known."""
+    return ir.reads[node][axis] if node in ir.reads else ir.spans.get(clause)
+
+
 def quoted(expr: Expr, ir: AttentionIR, otherwise: str) -> str:
     """The expression as a message shows it, or words for one that is too long."""
     text = print_expr(expr, ir)

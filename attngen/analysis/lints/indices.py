@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from attngen.analysis.lints.example import Partial, places
-from attngen.analysis.lints.finding import Lint, clauses, quoted
+from attngen.analysis.lints.finding import Lint, clauses, index_span, quoted
 from attngen.analysis.walk import fresh
 from attngen.ir.nodes import POSITIONS, AttentionIR, Expr, Op, load, mentions, word
 
@@ -53,7 +53,7 @@ def wrong_index(ir: AttentionIR) -> Iterator[Lint]:
                 code = "wrong-length" if str(dim).endswith("_len") else "wrong-heads"
                 code = "wrong-batch" if dim == "batch" else code
                 right = _right(node, axis, dims, words)
-                span = ir.reads[node][axis] if node in ir.reads else ir.spans.get(clause)
+                span = index_span(ir, node, axis, clause)
                 yield Lint(code, _message(ir, node, axis, str(dim), read, right), span)
             words[node] = frozenset()  # an element may name anything
 

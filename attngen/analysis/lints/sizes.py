@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
-from attngen.analysis.lints.finding import Lint, clauses
-from attngen.ir.nodes import SIZES, AttentionIR, Op, postorder
+from attngen.analysis.lints.finding import Lint, clauses, index_span
+from attngen.analysis.walk import fresh
+from attngen.ir.nodes import RUNS_OVER, SIZES, AttentionIR, Expr, Op, postorder
 
-# What a word alone as an index runs over.
-_RUNS_OVER = {"b": "batch", "h": "heads", "h_kv": "kv_heads", "q": "q_len", "k": "k_len", "pos": "k_len"}
 # Names of lengths in other tools and papers, beside those that are nearly a size's.
 _LENGTHS = frozenset(
     {"s", "l", "n", "t", "sq", "sk", "lq", "lk", "len_q", "len_k", "seqlen", "seq", "tokens"}
@@ -26,12 +25,14 @@ def free_sizes(ir: AttentionIR) -> Iterator[Lint]:
     """slopes[h] of float32[head]: a tensor of any size fits, and heads beyond it read its last element."""
     inputs = {one.name: one for one in ir.inputs}
     asked = {str(node.value) for node in postorder(*ir.clauses) if node.op is Op.SIZE}
+    seen: set[Expr] = set()
     for clause, root in clauses(ir):
-        for node in postorder(root):
+        for node in fresh(root, seen):
+            seen.add(node)
             if node.op is not Op.LOAD:
                 continue
             for axis, (index, dim) in enumerate(zip(node.args, inputs[str(node.value)].dims, strict=True)):
-                meant = _RUNS_OVER.get(str(index.value)) if index.op is Op.WORD else None
+                meant = RUNS_OVER.get(str(index.value)) if index.op is Op.WORD else None
                 if meant is None or not isinstance(dim, str) or dim in SIZES or dim in asked:
                     continue
                 if meant.endswith("_len") and not _is_a_length(dim):
@@ -41,7 +42,7 @@ def free_sizes(ir: AttentionIR) -> Iterator[Lint]:
                     f"is given; {index.value} runs over {meant}: write {meant} (with {meant} = 4, "
                     f"{index.value} = 3 reads the last element of a tensor of 2)"
                 )
-                span = ir.reads[node][axis] if node in ir.reads else ir.spans.get(clause)
+                span = index_span(ir, node, axis, clause)
                 yield Lint("free-size", message, span)
 
 

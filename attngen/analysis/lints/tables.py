@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attngen.analysis.lints.example import Partial, Place, places, with_params
-from attngen.analysis.lints.finding import Lint, clauses, quoted
+from attngen.analysis.lints.finding import Lint, clauses, index_span, quoted
 from attngen.analysis.lints.masks import never_holds
 from attngen.analysis.simplify import simplify
 from attngen.ir.nodes import AttentionIR, Expr, Op, const, make, mentions, postorder
@@ -41,7 +41,7 @@ def clamped_index(ir: AttentionIR) -> Iterator[Lint]:
                 if problem:
                     text = quoted(index, ir, "an expression")
                     message = f"dimension {axis} of input '{node.value}' is indexed by {text}, {problem}"
-                    span = ir.reads[node][axis] if node in ir.reads else ir.spans.get(clause)
+                    span = index_span(ir, node, axis, clause)
                     yield Lint("clamped-index", message, span)
 
 
